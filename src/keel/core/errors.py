@@ -1,0 +1,36 @@
+"""What keel raises.
+
+KeelError
+├── ConfigError     a setting that cannot be: unknown key, wrong type, values that contradict each other
+├── DataError       a record that cannot be used, with file and line
+├── ArtifactError   a run folder or artifact that is missing, damaged, locked or of the wrong kind
+├── GateError       a quality gate that refuses to go on: collapsed reward model, agreement too low
+└── TrainingError   a run that cannot go on: nan loss, no tokens to learn from
+
+Each message says what was found, where, what was expected, and what to do. The command line prints it without a
+traceback and exits with status 2.
+"""
+
+
+class KeelError(Exception):
+    """Anything keel can explain to its user."""
+
+
+class ConfigError(KeelError):
+    """A setting that cannot be."""
+
+
+class DataError(KeelError):
+    """A record that cannot be used."""
+
+
+class ArtifactError(KeelError):
+    """A run folder or artifact that is missing, damaged, locked or of the wrong kind."""
+
+
+class GateError(KeelError):
+    """A quality gate that refuses to go on."""
+
+
+class TrainingError(KeelError):
+    """A run that cannot go on."""
