@@ -1,0 +1,133 @@
+"""Settings of the algorithms: only what their equations hold. No torch here: the command line reads them."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from keel.core.config import Config
+
+KL_PRESETS = {
+    "source_a": {"controller": "adaptive", "initial": 0.05, "low": 0.01, "high": 0.1},
+    "instructgpt": {"controller": "adaptive", "initial": 0.2, "low": 0.02, "high": 2.0},
+}
+
+
+class KLConfig(Config):
+    """The penalty that keeps the policy near its reference. The estimator decides the fixed point (C14)."""
+
+    preset: Literal["none", "source_a", "instructgpt"] = "none"
+    """Named starting values: source_a is 0.05 adaptive within 0.01 to 0.1, instructgpt is 0.2 adaptive. Fields given
+    beside a preset win over it."""
+    estimator: Literal["k1", "k2", "k3"] = "k1"
+    """k1 = log pi/ref, k2 = k1²/2, k3 = exp(-k1) - 1 + k1 (Schulman 2020)."""
+    placement: Literal["reward", "loss"] = "reward"
+    """Where the penalty acts. k1 in the reward and k2 in the loss lead to ref·exp(score/kl); k3 in the loss leads to a
+    different distribution, and k1 in the loss is no penalty at all."""
+    controller: Literal["fixed", "adaptive"] = "adaptive"
+    """adaptive steers the coefficient towards `target` (Ziegler et al. 2019)."""
+    initial: float = Field(0.05, ge=0)
+    """First value of the coefficient."""
+    target: float = Field(6.0, gt=0)
+    """Wanted KL in nats per sequence, for the adaptive controller."""
+    horizon: float = Field(10_000.0, gt=0)
+    """Episodes over which the adaptive controller reacts."""
+    low: float = Field(0.0, ge=0)
+    """The coefficient never falls below."""
+    high: float = Field(10.0, gt=0)
+    """The coefficient never rises above."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("preset") in KL_PRESETS:
+            return {**KL_PRESETS[values["preset"]], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low <= self.initial <= self.high:
+            raise ValueError(f"initial={self.initial} lies outside low={self.low} to high={self.high}; widen the clamp")
+        return self
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with this estimator in this place, if anything (SCIENCE: penalty fixed points)."""
+        if self.placement == "loss" and self.estimator == "k1":
+            return "k1 in the loss has zero expected gradient on-policy: it does not hold the policy at all. Use k2."
+        if self.placement == "loss" and self.estimator == "k3":
+            return "k3 in the loss converges to the forward-KL optimum, not to ref·exp(score/kl). Use k2 for that."
+        return None
+
+
+class ShapingConfig(Config):
+    """From raw scores to what the policy is paid on its last token."""
+
+    normalise: Literal["model", "running", "none"] = "model"
+    """model uses the mean and spread stored with the reward model, running the statistics of this run so far."""
+    clip: float | None = Field(5.0, gt=0)
+    """Normalised scores are clipped to ± this; none with null."""
+    length_penalty: float = Field(0.0, ge=0)
+    """Subtracts length_penalty x tokens / max_new_tokens (source A uses 0.1)."""
+    missing_eos_penalty: float = Field(0.0, ge=0)
+    """Subtracted when a response did not end by itself."""
+    missing_eos_ceiling: float | None = -1.0
+    """A response that did not end by itself earns at most this (before the subtraction); none with null."""
+
+
+class PPOConfig(Config):
+    """Proximal policy optimisation (Schulman et al. 2017) with a critic."""
+
+    epochs: int = Field(4, ge=1)
+    """Passes over each rollout."""
+    minibatches: int = Field(4, ge=1)
+    """Optimiser steps per pass."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """Discount per token."""
+    lam: float = Field(0.95, ge=0, le=1)
+    """GAE's lambda."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is held above 1 - clip_low."""
+    clip_high: float = Field(0.2, gt=0)
+    """The ratio is held below 1 + clip_high."""
+    value_clip: float | None = Field(0.2, gt=0)
+    """New values are held within this of the old ones; none with null."""
+    value_coef: float = Field(0.1, ge=0)
+    """Weight of the value loss."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus, in reward per nat."""
+    whiten_advantages: bool = True
+    """Advantages are brought to mean 0 and variance 1 over the rollout."""
+    whiten_rewards: bool = False
+    """Per-token rewards are scaled to variance 1 (the mean is kept)."""
+    stop_at_kl: float | None = Field(0.05, gt=0)
+    """An update ends early when the policy has moved this far from the one that sampled, in nats per token."""
+    critic: Literal["separate", "trunk"] = "separate"
+    """Own network, or a head on the policy's trunk."""
+    critic_learning_rate: float | None = Field(None, gt=0)
+    """Rate of the critic; null takes the policy's."""
+
+
+class RLOOConfig(Config):
+    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024)."""
+
+    epochs: int = Field(1, ge=1)
+    """Passes over each rollout."""
+    minibatches: int = Field(2, ge=1)
+    """Optimiser steps per pass."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is held above 1 - clip_low."""
+    clip_high: float = Field(0.2, gt=0)
+    """The ratio is held below 1 + clip_high."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus, in reward per nat."""
+    stop_at_kl: float | None = Field(0.05, gt=0)
+    """An update ends early when the policy has moved this far from the one that sampled, in nats per token."""
+
+
+class PairLossConfig(Config):
+    """The Bradley-Terry loss of a reward model."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of labels taken to be random."""
+    centering: float = Field(0.01, ge=0)
+    """Weight of (score_a + score_b)², which keeps scores near zero."""
