@@ -21,7 +21,8 @@ class LossTerms:
 
     total: Tensor  # scalar, sum of the loss terms, carries the gradient
     count: Tensor  # scalar, number of terms in the sum
-    sums: dict[str, Tensor] = field(default_factory=dict)  # reported as sums divided by the batch's count
+    sums: dict[str, Tensor] = field(default_factory=dict)  # reported divided by the batch's figure_count
+    figure_count: Tensor | None = None  # scalar, what the sums count over; None when it is `count`
     maxima: dict[str, Tensor] = field(default_factory=dict)  # reported as the largest over the batch
 
 
@@ -47,7 +48,7 @@ def optimizer_step(
     `micro_batch_tokens`. Raises TrainingError when the loss or the gradient is not a finite number; the weights are
     then as they were before the step.
     """
-    total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    total, count, figure_count = torch.zeros(3, dtype=torch.float64).unbind()
     sums: dict[str, Tensor] = {}
     maxima: dict[str, float] = {}
     for micro in micro_batches(batch, micro_batch_tokens):
@@ -56,6 +57,7 @@ def optimizer_step(
             terms.total.backward()
         total += terms.total.detach().cpu()
         count += terms.count.cpu()
+        figure_count += (terms.count if terms.figure_count is None else terms.figure_count).cpu()
         for name, value in terms.sums.items():
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()
         for name, value in terms.maxima.items():
@@ -81,6 +83,6 @@ def optimizer_step(
         "loss": mean,
         "grad_norm": grad_norm,
         "learning_rate": learning_rate,
-        **{name: float(value / denominator) for name, value in sums.items()},
+        **{name: float(value / figure_count.clamp(min=1)) for name, value in sums.items()},
         **maxima,
     }

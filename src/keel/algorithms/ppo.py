@@ -1,0 +1,126 @@
+"""Proximal policy optimisation for language models (Schulman et al. 2017; Ziegler et al. 2019).
+
+    prepare   reward_t = -kl_coef · k(pi, ref)_t + [t is the last token] · score
+              advantages, returns = GAE(reward, values; gamma, lam);  whiten the advantages
+    loss      max(-A · ratio, -A · clip(ratio))  +  value_coef · ½ max((v - R)², (v_clipped - R)²)  -  entropy_coef · H
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from keel.algorithms.settings import KLConfig, PPOConfig
+from keel.batch.pack import pack
+from keel.batch.types import CriticExperience, CriticRollout, Rollout, widen
+from keel.functional.advantages import gae
+from keel.functional.kl import adaptive_coefficient, kl_k1, kl_k2, kl_k3
+from keel.functional.masking import whiten
+from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
+from keel.models.heads import Critic
+from keel.models.packed import forward_hidden, token_logprobs
+from keel.train.step import LossTerms, Metrics
+
+ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+
+
+@dataclass
+class KLPenalty:
+    """The KL coefficient as it is now, and where its penalty acts."""
+
+    config: KLConfig
+    coefficient: float
+
+    def in_reward(self, rollout: Rollout) -> Tensor:
+        """[R] penalty per response token of the reward; 0 when the penalty acts in the loss."""
+        if self.config.placement == "loss":
+            return torch.zeros_like(rollout.logprobs)
+        penalty = ESTIMATORS[self.config.estimator](rollout.logprobs, rollout.ref_logprobs)
+        return -self.coefficient * penalty.masked_fill(~rollout.response_mask, 0)
+
+    def in_loss(self, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+        """[R] penalty per response token of the loss; 0 when the penalty acts in the reward."""
+        if self.config.placement == "reward":
+            return torch.zeros_like(logprobs)
+        return self.coefficient * ESTIMATORS[self.config.estimator](logprobs, ref_logprobs)
+
+    def observe(self, kl_nats_per_sequence: float, episodes: int) -> None:
+        """Steer the coefficient after a rollout of `episodes` responses."""
+        c = self.config
+        if c.controller == "adaptive":
+            self.coefficient = adaptive_coefficient(
+                self.coefficient, kl_nats_per_sequence, c.target, c.horizon, episodes, c.low, c.high
+            )
+
+
+@dataclass
+class PPO:
+    """A policy, a critic, clipped updates."""
+
+    policy: nn.Module
+    critic: Critic
+    config: PPOConfig
+    kl: KLPenalty
+    temperature: float = 1.0
+
+    def prepare(self, rollout: CriticRollout) -> CriticExperience:
+        c = self.config
+        mask = rollout.padded(rollout.response_mask.float()).bool()
+        rewards = rollout.padded(self.kl.in_reward(rollout)) + at_last_token(rollout, rollout.scores)
+        if c.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
+        advantages, returns = gae(rewards, rollout.padded(rollout.values), mask, c.gamma, c.lam)
+        if c.whiten_advantages:
+            advantages = whiten(advantages, mask)
+        return widen(
+            rollout, CriticExperience, advantages=rollout.flat(advantages), returns=rollout.flat(returns)
+        )
+
+    def loss(self, rows: CriticExperience) -> LossTerms:
+        c, mask, packed = self.config, rows.response_mask, pack(rows)
+        hidden = forward_hidden(self.policy, packed)
+        logprobs, entropy = token_logprobs(
+            self.policy, packed, temperature=self.temperature, with_entropy=True, hidden=hidden
+        )
+        values = self.critic.values(packed, hidden)
+        surrogate = clipped_surrogate(logprobs, rows.logprobs, rows.advantages, c.clip_low, c.clip_high)
+        value_loss = clipped_value_loss(values, rows.values, rows.returns, c.value_clip)
+        penalty = self.kl.in_loss(logprobs, rows.ref_logprobs)
+        objective = surrogate + c.value_coef * value_loss + penalty - c.entropy_coef * entropy
+        return LossTerms(
+            total=objective.masked_fill(~mask, 0).sum(),
+            count=mask.sum(),
+            sums={
+                **policy_figures(rows, logprobs, entropy, surrogate, c.clip_low, c.clip_high),
+                "value_loss": value_loss.detach()[mask].sum(),
+                "value_error": (values.detach() - rows.returns).square()[mask].sum(),
+                "return": rows.returns[mask].sum(),
+                "return_squared": rows.returns.square()[mask].sum(),
+            },
+            maxima={"log_ratio_max": (logprobs.detach() - rows.logprobs).abs()[mask].max()},
+        )
+
+    def enough(self, metrics: Metrics) -> bool:
+        """True when this update has moved the policy far enough from the one that sampled."""
+        return self.config.stop_at_kl is not None and metrics["approx_kl"] > self.config.stop_at_kl
+
+
+def at_last_token(rollout: Rollout, scores: Tensor) -> Tensor:
+    """[S, T] zero but for each response's score [S] at its last token."""
+    index, _ = rollout.padded_index()
+    return torch.where(index == rollout.response_lengths[:, None] - 1, scores[:, None], 0.0)
+
+
+def policy_figures(
+    rows: Rollout, logprobs: Tensor, entropy: Tensor, surrogate: Tensor, clip_low: float, clip_high: float
+) -> dict[str, Tensor]:
+    """What every clipped policy update reports, as sums over response tokens."""
+    mask = rows.response_mask
+    log_ratio = (logprobs.detach() - rows.logprobs)[mask]
+    ratio = log_ratio.exp()
+    return {
+        "policy_loss": surrogate.detach()[mask].sum(),
+        "entropy_nats": entropy.detach()[mask].sum(),
+        "approx_kl": kl_k3(torch.zeros_like(log_ratio), log_ratio).sum(),
+        "clip_fraction": ((ratio > 1 + clip_high) | (ratio < 1 - clip_low)).sum(),
+    }

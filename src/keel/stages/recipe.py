@@ -1,0 +1,215 @@
+"""The recipe: every setting of a run, in one strict typed tree. No torch here: the command line reads it."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig, ShapingConfig
+from keel.core.config import Config
+from keel.data.formats import DataConfig
+from keel.models.settings import LoraConfig, ModelConfig
+from keel.train.settings import CheckpointConfig, OptimConfig
+
+
+class DataSection(Config):
+    """Where the records come from. A part that no stage needs may be absent."""
+
+    demonstrations: DataConfig | None = None
+    """Prompts with an ideal response, for SFT."""
+    comparisons: DataConfig | None = None
+    """Two responses and which is better, for the reward model."""
+    golden: DataConfig | None = None
+    """Comparisons judged by seniors, never trained on; the reward model is probed on them."""
+    prompts: DataConfig | None = None
+    """Prompts for RL. Absent: the prompts of the demonstrations, else of the comparisons."""
+    max_tokens: int = Field(512, ge=8)
+    """Longest prompt plus response."""
+    too_long: Literal["left", "drop", "error"] = "left"
+    """A record over max_tokens loses the left of its prompt, is dropped (both counted), or stops the run. A response
+    is never cut."""
+
+
+class SFTConfig(Config):
+    """Supervised fine-tuning on demonstrations, loss on the response only."""
+
+    epochs: int = Field(3, ge=1)
+    """Passes over the demonstrations, at most."""
+    batch: int = Field(32, ge=1)
+    """Demonstrations per optimiser step."""
+    patience: int = Field(1, ge=1)
+    """Training stops after this many epochs without a lower held-out perplexity; the best weights are kept."""
+    min_improvement: float = Field(0.002, ge=0)
+    """A fall in perplexity counts from this share on."""
+    micro_batch_tokens: int = Field(8192, ge=1)
+    """Tokens per forward pass."""
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning."""
+    optim: OptimConfig = OptimConfig(learning_rate=2e-5, schedule="cosine", eps=1e-8)
+    """Optimiser. Customary rates: 2e-5 full, 2e-4 with LoRA."""
+
+
+class RewardConfig(Config):
+    """Reward model: Bradley-Terry on comparisons."""
+
+    form: Literal["head", "implicit", "hybrid"] = "head"
+    """head reads one score off the last token; implicit is beta·log pi/ref summed over the response; hybrid adds both."""
+    beta: float = Field(0.1, gt=0)
+    """Weight of the implicit part."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the comparisons."""
+    batch: int = Field(32, ge=1)
+    """Comparisons per optimiser step."""
+    micro_batch_tokens: int = Field(8192, ge=1)
+    """Tokens per forward pass."""
+    members: int = Field(1, ge=1)
+    """Models in the ensemble: own head, own data order."""
+    aggregate: Literal["mean", "min", "mean_minus_std"] = "mean"
+    """How an ensemble's normalised scores become one."""
+    std_weight: float = Field(1.0, ge=0)
+    """lambda of mean_minus_std."""
+    freeze_embeddings: bool = True
+    """Embeddings stay as the policy's."""
+    base: str | None = None
+    """Another model to start from; null starts from the SFT policy."""
+    loss: PairLossConfig = PairLossConfig()
+    """The pair loss."""
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning; merged when saved."""
+    best_of: int = Field(16, ge=0)
+    """Size n of the best-of-n check on held-out prompts before any RL; 0 skips it."""
+    best_of_prompts: int = Field(64, ge=1)
+    """Prompts of the best-of-n check."""
+    optim: OptimConfig = OptimConfig(learning_rate=1e-5)
+    """Optimiser. Customary rates: 1e-5 full, 1e-4 with LoRA."""
+
+
+class RewardPart(Config):
+    """One term of the score."""
+
+    name: str
+    """Under which it is logged."""
+    weight: float = 1.0
+    """Factor in the sum."""
+    model: str | None = None
+    """Folder of a reward model, or `stage` for the one this recipe trains."""
+    python: str | None = None
+    """`file.py:function`; the function takes (prompts, responses) and returns one number each."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.model is None) == (self.python is None):
+            raise ValueError("give exactly one of `model` and `python`")
+        return self
+
+
+class RLConfig(Config):
+    """Reinforcement learning on the reward."""
+
+    algorithm: Literal["ppo", "rloo"] = "ppo"
+    """ppo has a critic and spends each rollout several times; rloo compares the samples of a prompt."""
+    updates: int = Field(100, ge=1)
+    """Rollouts, each followed by its optimiser steps (per round, when there are rounds)."""
+    prompts: int = Field(32, ge=1)
+    """Prompts per rollout."""
+    samples: int = Field(4, ge=1)
+    """Responses per prompt."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest response."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; log-probabilities are taken at the same one."""
+    micro_batch_tokens: int = Field(8192, ge=1)
+    """Tokens per forward pass."""
+    kl: KLConfig = KLConfig()
+    """Penalty towards the reference (the SFT policy)."""
+    shaping: ShapingConfig = ShapingConfig()
+    """From scores to rewards."""
+    rewards: tuple[RewardPart, ...] = (RewardPart(name="reward_model", model="stage"),)
+    """What is maximised: a weighted sum."""
+    ppo: PPOConfig = PPOConfig()
+    """Used when algorithm is ppo."""
+    rloo: RLOOConfig = RLOOConfig()
+    """Used when algorithm is rloo."""
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning; the reference is then the same network with adapters off."""
+    evaluate_every: int = Field(10, ge=1)
+    """Updates between held-out evaluations."""
+    evaluate_prompts: int = Field(128, ge=1)
+    """Held-out prompts per evaluation."""
+    patience: int | None = Field(None, ge=1)
+    """Stops after this many evaluations without a better held-out reward; null runs all updates."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights become the policy: best held-out reward (score less KL cost), or the last."""
+    optim: OptimConfig = OptimConfig(learning_rate=1e-5, warmup_share=0.03)
+    """Optimiser."""
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        if self.algorithm == "rloo" and self.samples < 2:
+            raise ValueError(f"rloo compares the samples of a prompt: samples={self.samples} must be 2 or more")
+        return self
+
+
+class RoundsConfig(Config):
+    """Collect, refresh the reward model, optimise, repeat: labels follow the policy."""
+
+    count: int = Field(4, ge=1)
+    """Rounds of RL; the reward model is refreshed between them."""
+    comparisons: int = Field(800, ge=1)
+    """Fresh pairs judged before each refresh, half policy against policy, half policy against SFT."""
+    labeller: str | None = None
+    """`file.py:function` that judges pairs; takes a list of (prompt, a, b, seed) and returns keel Comparisons."""
+    replay: float = Field(1.0, ge=0)
+    """Earlier comparisons mixed into each refresh, as a share of the fresh ones."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Rate of a refresh; null takes two thirds of reward.optim's."""
+
+
+class EvaluateConfig(Config):
+    """Final policy against SFT on held-out prompts."""
+
+    prompts: int = Field(256, ge=1)
+    """Held-out prompts, one response each from both policies."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    preference: str | None = None
+    """`file.py:function` that knows the true preference: takes (prompts, responses, finished) and returns one utility
+    each. null compares by the reward model, and says so."""
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = "run"
+    """Shown in reports."""
+    model: ModelConfig
+    """The model to start from."""
+    seed: int = 0
+    """Every random number of the run follows from it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; null takes all cores. A resumed run keeps the number it began with."""
+    data: DataSection = DataSection()
+    """Records."""
+    sft: SFTConfig | None = None
+    """Present: fine-tune on the demonstrations. Absent: the model is the SFT policy already."""
+    reward: RewardConfig | None = None
+    """Present: train a reward model."""
+    ppo: RLConfig | None = None
+    """Present: optimise the policy (algorithm ppo or rloo)."""
+    rounds: RoundsConfig | None = None
+    """Present: alternate RL with fresh labels."""
+    evaluate: EvaluateConfig | None = None
+    """Present: compare the final policy with SFT."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When resumable checkpoints are written."""
+
+    @model_validator(mode="after")
+    def _stages_have_what_they_need(self) -> Self:
+        if self.sft and not self.data.demonstrations:
+            raise ValueError("sft needs data.demonstrations")
+        if self.reward and not self.data.comparisons:
+            raise ValueError("reward needs data.comparisons")
+        if self.ppo and not self.reward and any(part.model == "stage" for part in self.ppo.rewards):
+            raise ValueError("ppo.rewards names the reward model of this recipe, but the recipe has no reward section")
+        if self.rounds and not (self.ppo and self.reward):
+            raise ValueError("rounds needs both a reward and a ppo section")
+        return self

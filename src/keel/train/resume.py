@@ -1,0 +1,118 @@
+"""Checkpoints that are complete or do not exist: weights, optimiser, controllers, cursor."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from keel.core.errors import ArtifactError
+from keel.core.files import atomic_directory, file_sha256
+from keel.train.optim import Optimizer
+
+PREFIX = "step-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a stage needs to go on to the same bits."""
+
+    step: int
+    state: dict[str, Any]
+    """Plain JSON values: coefficients, best figures, running statistics."""
+    folder: Path
+
+    def restore(self, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+        """Put the saved weights and optimiser state back."""
+        for name, module in modules.items():
+            restore_module(module, load_tensors(self.folder / f"{name}.safetensors"))
+        optimizer.load_tensors(load_tensors(self.folder / "optimizer.safetensors"))
+
+
+class Checkpoints:
+    """The checkpoints of one stage of one run; only the newest is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint, or None. A damaged one raises ArtifactError that says what to delete."""
+        found = sorted(self.folder.glob(f"{PREFIX}*"))
+        if not found:
+            return None
+        newest = found[-1]
+        try:
+            meta = json.loads((newest / "checkpoint.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise damaged(newest, f"checkpoint.json cannot be read ({error})") from error
+        for name, digest in meta["files"].items():
+            if not (newest / name).is_file() or file_sha256(newest / name) != digest:
+                raise damaged(newest, f"{name} is missing or has changed")
+        return Checkpoint(step=meta["step"], state=meta["state"], folder=newest)
+
+    def save(
+        self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
+    ) -> None:
+        """Write a whole checkpoint beside the old one, then drop the old one."""
+        target = self.folder / f"{PREFIX}{step:09d}"
+        with atomic_directory(target) as draft:
+            for name, module in modules.items():
+                save_module(module, draft / f"{name}.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors"
+            )
+            files = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
+            (draft / "checkpoint.json").write_text(json.dumps({"step": step, "state": dict(state), "files": files}))
+        for old in self.folder.glob(f"{PREFIX}*"):
+            if old != target:
+                shutil.rmtree(old)
+
+    def clear(self) -> None:
+        """The stage is done: nothing of it needs to be resumed."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+
+def damaged(folder: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"Checkpoint {folder} is damaged: {what}. Delete that folder and run the same command again; "
+        "the stage then starts over, and finished stages are kept."
+    )
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise damaged(path.parent, f"{path.name} cannot be read ({error})") from error
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes: trainable parameters, each once where they are shared.
+
+    What is frozen comes back from the stage's own inputs, so it need not be in every checkpoint.
+    """
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    save_file({name: tensor.cpu().contiguous() for name, tensor in own_tensors(module).items()}, path)
+
+
+@torch.no_grad()
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into the module's trainable parameters."""
+    own = own_tensors(module)
+    if own.keys() != tensors.keys():
+        raise ArtifactError(
+            f"A checkpoint holds {len(tensors)} tensors where the model trains {len(own)}: it belongs to another model "
+            "or setting. Give the run another folder with --out."
+        )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
