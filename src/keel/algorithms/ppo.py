@@ -17,7 +17,7 @@ from keel.functional.advantages import gae
 from keel.functional.kl import adaptive_coefficient, kl_k1, kl_k2, kl_k3
 from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
-from keel.models.heads import Critic
+from keel.models.critic import Critic
 from keel.models.packed import forward_hidden, token_logprobs
 from keel.train.step import LossTerms, Metrics
 

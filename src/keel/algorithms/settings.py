@@ -59,21 +59,6 @@ class KLConfig(Config):
         return None
 
 
-class ShapingConfig(Config):
-    """From raw scores to what the policy is paid on its last token."""
-
-    normalise: Literal["model", "running", "none"] = "model"
-    """model uses the mean and spread stored with the reward model, running the statistics of this run so far."""
-    clip: float | None = Field(5.0, gt=0)
-    """Normalised scores are clipped to ± this; none with null."""
-    length_penalty: float = Field(0.0, ge=0)
-    """Subtracts length_penalty x tokens / max_new_tokens (source A uses 0.1)."""
-    missing_eos_penalty: float = Field(0.0, ge=0)
-    """Subtracted when a response did not end by itself."""
-    missing_eos_ceiling: float | None = -1.0
-    """A response that did not end by itself earns at most this (before the subtraction); none with null."""
-
-
 class PPOConfig(Config):
     """Proximal policy optimisation (Schulman et al. 2017) with a critic."""
 

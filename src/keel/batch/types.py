@@ -43,27 +43,35 @@ class TokenBatch:
         return len(self.prompt_lengths)
 
     @property
+    def device(self) -> torch.device:
+        return self.prompt_lengths.device
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @property
     def num_responses(self) -> int:
         return len(self.response_lengths)
 
     @property
     def prompt_of_response(self) -> Tensor:
         """[S] which prompt each response answers."""
-        return torch.repeat_interleave(torch.arange(len(self)), self.fanout)
+        return torch.repeat_interleave(torch.arange(len(self), device=self.device), self.fanout)
 
     @property
     def response_of_token(self) -> Tensor:
         """[R] which response each response token belongs to."""
-        return torch.repeat_interleave(torch.arange(self.num_responses), self.response_lengths)
+        return torch.repeat_interleave(torch.arange(self.num_responses, device=self.device), self.response_lengths)
 
     def tokens_per_prompt(self) -> Tensor:
         """[P] tokens that a forward pass over the prompt and all its responses computes (the prompt once)."""
-        owned = torch.zeros(len(self), dtype=torch.int64)
+        owned = torch.zeros_like(self.prompt_lengths)
         return owned.index_add(0, self.prompt_of_response, self.response_lengths) + self.prompt_lengths
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same kind of batch, only these prompts (in this order) with all their responses."""
-        prompts = torch.arange(len(self))[index]
+        prompts = torch.arange(len(self), device=self.device)[index]
         responses = expand(prompts, self.fanout)
         picks = {
             "prompt": prompts,
@@ -76,7 +84,7 @@ class TokenBatch:
     def sum_per_response(self, values: Tensor) -> Tensor:
         """[S] sums of per-response-token `values` [R] where `response_mask` is True."""
         kept = values.masked_fill(~self.response_mask, 0)
-        return torch.zeros(self.num_responses, dtype=values.dtype).index_add(0, self.response_of_token, kept)
+        return values.new_zeros(self.num_responses).index_add(0, self.response_of_token, kept)
 
     def padded(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """[S, T] right-padded view of per-response-token `values` [R]."""
@@ -92,7 +100,7 @@ class TokenBatch:
     def padded_index(self) -> tuple[Tensor, Tensor]:
         """[S, T] column numbers, and [S, T] bool that is True inside each response."""
         width = int(self.response_lengths.max()) if self.num_responses else 0
-        columns = torch.arange(width).expand(self.num_responses, width)
+        columns = torch.arange(width, device=self.device).expand(self.num_responses, width)
         return columns, columns < self.response_lengths[:, None]
 
 
@@ -103,7 +111,7 @@ def expand(index: Tensor, lengths: Tensor) -> Tensor:
     """
     starts = lengths.cumsum(0) - lengths
     chosen = lengths[index]
-    offsets = torch.arange(int(chosen.sum())) - torch.repeat_interleave(chosen.cumsum(0) - chosen, chosen)
+    offsets = torch.arange(int(chosen.sum()), device=lengths.device) - torch.repeat_interleave(chosen.cumsum(0) - chosen, chosen)
     return torch.repeat_interleave(starts[index], chosen) + offsets
 
 

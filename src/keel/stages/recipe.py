@@ -4,11 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig, ShapingConfig
+from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.core.config import Config
 from keel.data.formats import DataConfig
 from keel.models.settings import LoraConfig, ModelConfig
-from keel.train.settings import CheckpointConfig, OptimConfig
+from keel.train.settings import CheckpointConfig, OptimConfig, ShapingConfig
 
 
 class DataSection(Config):

@@ -51,8 +51,9 @@ def optimizer_step(
     total, count, figure_count = torch.zeros(3, dtype=torch.float64).unbind()
     sums: dict[str, Tensor] = {}
     maxima: dict[str, float] = {}
+    parameters = optimizer.parameters
     for micro in micro_batches(batch, micro_batch_tokens):
-        terms = loss(micro)
+        terms = loss(micro.to(parameters[0].device))
         if terms.total.requires_grad:
             terms.total.backward()
         total += terms.total.detach().cpu()
@@ -63,7 +64,6 @@ def optimizer_step(
         for name, value in terms.maxima.items():
             maxima[name] = max(maxima.get(name, float("-inf")), float(value.detach()))
     denominator = count.clamp(min=1)
-    parameters = optimizer.parameters
     for p in parameters:
         if p.grad is not None:
             p.grad /= denominator.to(p.grad.dtype)

@@ -1,0 +1,172 @@
+"""What a response is worth: scorers, their weighted sum, and the way from scores to rewards."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from keel.batch.pack import pack
+from keel.batch.types import TokenBatch
+from keel.core.errors import TrainingError
+from keel.models.reward import RewardModel
+from keel.train.settings import ShapingConfig
+from keel.train.step import micro_batches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Responses:
+    """Responses as the scorers see them."""
+
+    batch: TokenBatch
+    prompt_texts: Sequence[str]  # [S], the prompt of each response
+    response_texts: Sequence[str]  # [S]
+    finished: Tensor  # [S] bool
+
+
+class Scorer(Protocol):
+    """Anything that says how good responses are; higher is better."""
+
+    mean: float
+    std: float
+
+    def score(self, responses: Responses) -> Tensor:
+        """[S] float32 scores in the scorer's own unit."""
+        ...
+
+
+@dataclass
+class RewardModelScorer:
+    """A reward model; `mean` and `std` are the statistics stored with it."""
+
+    model: RewardModel
+    mean: float
+    std: float
+    micro_batch_tokens: int = 8192
+
+    @torch.no_grad()
+    def score(self, responses: Responses) -> Tensor:
+        device = next(self.model.parameters()).device
+        parts = micro_batches(responses.batch, self.micro_batch_tokens)
+        return torch.cat([self.model.score(pack(rows.to(device))).float().cpu() for rows in parts])
+
+
+@dataclass
+class EnsembleScorer:
+    """Several scorers of the same thing, each normalised first; conservative aggregates resist over-optimisation.
+
+    mean, min (worst case) or mean - std_weight·std (Coste et al. 2023). `disagreement` holds the last call's mean
+    standard deviation over the members, in normalised units.
+    """
+
+    members: Sequence[Scorer]
+    aggregate: str = "mean"
+    std_weight: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    disagreement: float = field(default=0.0, init=False)
+
+    def score(self, responses: Responses) -> Tensor:
+        scores = torch.stack([(m.score(responses) - m.mean) / m.std for m in self.members])
+        spread = scores.std(0, unbiased=False)
+        self.disagreement = float(spread.mean())
+        if self.aggregate == "min":
+            return scores.min(0).values
+        if self.aggregate == "mean_minus_std":
+            return scores.mean(0) - self.std_weight * spread
+        return scores.mean(0)
+
+
+@dataclass
+class FunctionScorer:
+    """Any Python function of (prompts, responses) that returns one number each."""
+
+    function: Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+
+    def score(self, responses: Responses) -> Tensor:
+        values = self.function(list(responses.prompt_texts), list(responses.response_texts))
+        if len(values) != len(responses.response_texts):
+            raise TrainingError(
+                f"The reward function {self.name} returned {len(values)} numbers for "
+                f"{len(responses.response_texts)} responses. Return exactly one number a response, in order."
+            )
+        return torch.tensor([float(v) for v in values], dtype=torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """What the judge found."""
+
+    raw: Tensor  # [S] weighted sum of the parts in their own units
+    normalised: Tensor  # [S] weighted sum of the parts, each brought to mean 0 and spread 1 by its stored statistics
+    parts: Mapping[str, Tensor]  # [S] each, unweighted, in its own unit
+
+
+@dataclass
+class Judge:
+    """A weighted sum of scorers, and from its scores to rewards."""
+
+    scorers: Mapping[str, tuple[float, Scorer]]  # name -> (weight, scorer)
+    shaping: ShapingConfig
+    max_new_tokens: int
+    running_count: int = 0
+    running_mean: float = 0.0
+    running_m2: float = 0.0
+
+    def scores(self, responses: Responses) -> Scores:
+        """Raises TrainingError when a scorer answers with something that is not a finite number."""
+        parts = {name: scorer.score(responses) for name, (_, scorer) in self.scorers.items()}
+        for name, values in parts.items():
+            if not torch.isfinite(values).all():
+                bad = int((~torch.isfinite(values)).nonzero()[0, 0])
+                raise TrainingError(
+                    f"Reward `{name}` is {float(values[bad])} for the response {responses.response_texts[bad][:80]!r}. "
+                    "A reward must be a finite number for every response."
+                )
+        zero = torch.zeros(responses.batch.num_responses)
+        return Scores(
+            raw=sum((self.scorers[n][0] * v for n, v in parts.items()), zero),
+            normalised=sum(
+                (self.scorers[n][0] * (v - self.scorers[n][1].mean) / self.scorers[n][1].std for n, v in parts.items()),
+                zero,
+            ),
+            parts=parts,
+        )
+
+    def shape(self, scores: Scores, responses: Responses) -> Tensor:
+        """[S] what the policy is paid on the last token of each response.
+
+        Normalise, clip, then the missing-EOS rules, then the length penalty (rm - penalty·tokens/max, source A).
+        """
+        c = self.shaping
+        if c.normalise == "running":
+            self._observe(scores.raw)
+            std = max((self.running_m2 / max(1, self.running_count - 1)) ** 0.5, 1e-6)
+            shaped = (scores.raw - self.running_mean) / std
+        else:
+            shaped = scores.normalised if c.normalise == "model" else scores.raw
+        if c.clip is not None:
+            shaped = shaped.clamp(-c.clip, c.clip)
+        if c.missing_eos_ceiling is not None:
+            shaped = torch.where(responses.finished, shaped, shaped.clamp(max=c.missing_eos_ceiling))
+        shaped = shaped - c.missing_eos_penalty * (~responses.finished).float()
+        return shaped - c.length_penalty * responses.batch.response_lengths.float() / self.max_new_tokens
+
+    def _observe(self, values: Tensor) -> None:
+        """Welford's running mean and variance over all raw scores so far."""
+        for value in values.tolist():
+            self.running_count += 1
+            delta = value - self.running_mean
+            self.running_mean += delta / self.running_count
+            self.running_m2 += delta * (value - self.running_mean)
+
+    def state(self) -> dict[str, float]:
+        return {"count": self.running_count, "mean": self.running_mean, "m2": self.running_m2}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.running_count, self.running_mean = int(state["count"]), state["mean"]
+        self.running_m2 = state["m2"]

@@ -1,0 +1,221 @@
+"""Turn prompts into judged rollouts: the online source of the loop."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from keel.batch.pack import pack
+from keel.batch.types import CriticRollout, Packed, Rollout, TokenBatch, widen
+from keel.core.seed import derive
+from keel.models.critic import Critic
+from keel.models.generate import Sampler
+from keel.models.packed import forward_hidden, token_logprobs
+from keel.train.judge import Judge, Responses, Scores
+from keel.train.loop import shuffled
+from keel.train.step import micro_batches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedPrompt:
+    """A prompt as text and as token ids; `key` names its random stream."""
+
+    text: str
+    tokens: tuple[int, ...]
+    key: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How many, how long, how warm."""
+
+    prompts: int
+    samples: int
+    max_new_tokens: int
+    temperature: float
+    micro_batch_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The policy that the KL is measured against: a frozen copy, or the policy itself with adapters off."""
+
+    model: nn.Module
+    mode: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @torch.no_grad()
+    def logprobs(self, batch: TokenBatch, temperature: float, micro_batch_tokens: int) -> Tensor:
+        """[R] log-probabilities of the response tokens at `temperature`."""
+        with self.mode():
+            return over_micro_batches(
+                batch,
+                micro_batch_tokens,
+                self.model,
+                lambda packed: token_logprobs(self.model, packed, temperature=temperature)[0],
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A rollout with everything that is worth telling about it."""
+
+    rollout: Rollout
+    responses: Responses
+    scores: Scores
+    seconds_rollout: float
+    seconds_score: float
+
+    def figures(self) -> dict[str, float]:
+        """Means that every update reports."""
+        batch, raw = self.rollout, self.scores.raw
+        log_ratio = batch.logprobs - batch.ref_logprobs
+        kl = batch.sum_per_response(log_ratio)
+        return {
+            "score_mean": float(raw.mean()),
+            "score_std": float(raw.std(unbiased=False)),
+            "reward_mean": float(batch.scores.mean()),
+            "kl_nats_per_sequence": float(kl.mean()),
+            "kl_nats_per_token": float(kl.sum() / batch.response_lengths.sum()),
+            "response_tokens_mean": float(batch.response_lengths.float().mean()),
+            "finished_share": float(batch.finished.float().mean()),
+            **{f"score_{name}": float(values.mean()) for name, values in self.scores.parts.items()},
+            "seconds_rollout": self.seconds_rollout,
+            "seconds_score": self.seconds_score,
+        }
+
+
+@dataclass
+class RolloutSource:
+    """Samples with the policy as it is now, judges, and notes what the update will need.
+
+    Update u's prompts and random numbers depend on (seed, u) alone, so a resumed run samples the same.
+    """
+
+    sampler: Sampler
+    reference: Reference
+    judge: Judge
+    prompts: Sequence[EncodedPrompt]
+    decode: Callable[[Sequence[int]], str]
+    config: RolloutConfig
+    critic: Critic | None = None
+    policy: nn.Module | None = None
+    """Needed for the values of a critic that sits on the policy's trunk."""
+    last: Judged | None = field(default=None, init=False)
+
+    def batches(self, start: int, stop: int) -> Iterator[Rollout]:
+        """Rollouts of the updates from `start` up to `stop`; the newest is also kept in `last`."""
+        for update in range(start, stop):
+            judged = self.rollout(self.prompts_of(update), derive(self.config.seed, "rollout", update))
+            self.last = judged
+            yield self.with_values(judged.rollout) if self.critic is not None else judged.rollout
+
+    def prompts_of(self, update: int) -> list[EncodedPrompt]:
+        """The prompts of one update: each pass over the prompts is a new shuffle."""
+        chosen: list[EncodedPrompt] = []
+        at = update * self.config.prompts
+        while len(chosen) < self.config.prompts:
+            epoch, offset = divmod(at + len(chosen), len(self.prompts))
+            order = shuffled(len(self.prompts), 1, derive(self.config.seed, "prompts", epoch))[0]
+            take = order[offset : offset + self.config.prompts - len(chosen)]
+            chosen += [self.prompts[i] for i in take.tolist()]
+        return chosen
+
+    @torch.no_grad()
+    def rollout(self, prompts: Sequence[EncodedPrompt], seed: int) -> Judged:
+        """Sample, score and measure against the reference."""
+        c, begun = self.config, time.perf_counter()
+        batch, logprobs, finished = sample_batch(
+            self.sampler, prompts, samples=c.samples, max_new_tokens=c.max_new_tokens, temperature=c.temperature,
+            seed=seed,
+        )
+        sampled = time.perf_counter()
+        responses = as_responses(batch, finished, [p.text for p in prompts], self.decode)
+        scores = self.judge.scores(responses)
+        rollout = widen(
+            batch,
+            Rollout,
+            logprobs=logprobs,
+            ref_logprobs=self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens),
+            scores=self.judge.shape(scores, responses),
+            finished=finished,
+        )
+        return Judged(
+            rollout=rollout,
+            responses=responses,
+            scores=scores,
+            seconds_rollout=sampled - begun,
+            seconds_score=time.perf_counter() - sampled,
+        )
+
+    @torch.no_grad()
+    def with_values(self, rollout: Rollout) -> CriticRollout:
+        """The same rollout with the critic's values beside it."""
+        critic = self.critic
+        if critic is None:
+            raise ValueError("this source has no critic")
+
+        def values(packed: Packed) -> Tensor:
+            hidden = None
+            if critic.trunk is None and self.policy is not None:
+                hidden = forward_hidden(self.policy, packed)
+            return critic.values(packed, hidden)
+
+        return widen(
+            rollout,
+            CriticRollout,
+            values=over_micro_batches(rollout, self.config.micro_batch_tokens, critic, values),
+        )
+
+
+def sample_batch(
+    sampler: Sampler,
+    prompts: Sequence[EncodedPrompt],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> tuple[TokenBatch, Tensor, Tensor]:
+    """Sampled responses as a batch, their log-probs [R], and which finished by themselves [S]."""
+    drawn = sampler.sample(
+        [torch.tensor(p.tokens, dtype=torch.int64) for p in prompts],
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        keys=[p.key for p in prompts],
+    )
+    batch = TokenBatch(
+        prompt_lengths=torch.tensor([len(p.tokens) for p in prompts]),
+        fanout=torch.full((len(prompts),), samples),
+        prompt_tokens=torch.tensor([t for p in prompts for t in p.tokens], dtype=torch.int64),
+        response_lengths=drawn.lengths.cpu(),
+        response_tokens=drawn.tokens.cpu(),
+        response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
+    )
+    return batch, drawn.logprobs.cpu(), drawn.finished.cpu()
+
+
+def as_responses(
+    batch: TokenBatch, finished: Tensor, prompt_texts: Sequence[str], decode: Callable[[Sequence[int]], str]
+) -> Responses:
+    """The batch with its texts: `prompt_texts` has one entry a prompt."""
+    pieces = batch.response_tokens.split(batch.response_lengths.tolist())
+    return Responses(
+        batch=batch,
+        prompt_texts=[prompt_texts[i] for i in batch.prompt_of_response.tolist()],
+        response_texts=[decode(piece.tolist()) for piece in pieces],
+        finished=finished,
+    )
+
+
+def over_micro_batches(
+    batch: TokenBatch, max_tokens: int, model: nn.Module, compute: Callable[[Packed], Tensor]
+) -> Tensor:
+    """`compute` over the batch in pieces that fit, on the model's device; results joined on the CPU."""
+    device = next(model.parameters()).device
+    return torch.cat([compute(pack(rows.to(device))).cpu() for rows in micro_batches(batch, max_tokens)])
