@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keel.core.errors import ConfigError
 from keel.core.explain import coercions, problems
 from keel.core.schema import FieldDoc, fields_of
-from keel.core.yaml_text import Keys, dotted, parse
+from keel.core.yaml_text import Keys, dotted, parse, write
 
 __all__ = ["Config", "FieldDoc", "digest", "fields_of", "load_config", "to_dict", "to_yaml"]
 
@@ -152,19 +151,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Every setting as YAML that `load_config` reads back to an equal config."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    """The safe dumper, with unusual line ends quoted so that they survive."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    unusual = any(character in text for character in "\x85\u2028\u2029")
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if unusual else None)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return write(to_dict(config))
 
 
 def digest(value: Any) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from keel.core.errors import ArtifactError
+from keel.core.errors import ArtifactError, KeelError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-NEARLY_FULL = 1 << 20  # bytes; libraries in other languages hide the error number, so the free space is asked as well
+NEARLY_FULL = 1 << 20  # bytes; torch hides the error number in a RuntimeError, so the free space is asked as well
 GIB = 1 << 30
 
 _held: set[int] = set()
@@ -158,10 +158,13 @@ def explained_when_full(path: Path) -> Iterator[None]:
     free_before = shutil.disk_usage(folder).free
     try:
         yield
-    except Exception as error:  # safetensors and torch raise types of their own; anything else goes on unchanged
+    except KeelError:
+        raise
+    except Exception as error:  # safetensors has a type of its own for it; whatever is not a full disk goes on as it is
         number = error.errno if isinstance(error, OSError) else None
         free = shutil.disk_usage(folder).free
-        if number in FULL or "No space left on device" in str(error) or free < NEARLY_FULL:
+        nearly = isinstance(error, (OSError, RuntimeError)) and free < NEARLY_FULL
+        if number in FULL or "No space left on device" in str(error) or nearly:
             limit = "the quota is used up" if number == errno.EDQUOT else "the disk is full"
             raise ArtifactError(
                 f"{path}: {limit}. More than the {free_before / GIB:.2f} GiB that were free on {folder} at the start "

@@ -37,6 +37,26 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, quoting what the loader above would not read back as text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    unusual = any(character in text for character in "\x85\u2028\u2029")  # line ends that folding would lose
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if unusual else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def write(value: Any) -> str:
+    """YAML that `parse` reads back to an equal value; keys keep their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 def parse(text: str, place: str) -> Document:
     """The document in `text`; `place` (a file name, say) begins every error message.
 
