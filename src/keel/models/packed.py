@@ -1,0 +1,206 @@
+"""Packed rows through any decoder: hidden states, and log-probabilities of response tokens.
+
+Outputs and gradients equal running every prompt with each of its responses alone, in plain transformers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from keel.batch.pack import pack
+from keel.batch.types import Packed, TokenBatch
+from keel.core.errors import ArtifactError
+from keel.functional import logprobs as functional
+from keel.models.attention import NAME, Plan
+from keel.models.plan import PackedPlan
+
+
+def forward_hidden(model: nn.Module, packed: Packed) -> Tensor:
+    """[T, H] the normed hidden states of a packed row; `model` is a causal LM, a classifier or a trunk, peft or not."""
+    return run(model, packed.tokens, packed.positions, PackedPlan(packed.layout, device_of(model)))
+
+
+def token_logprobs(
+    model: nn.Module,
+    packed: Packed,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    hidden: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability [R] of every response token, and with `with_entropy` the entropy [R] in nats where it was drawn.
+
+    Both are float32, and 0 where nothing predicts the token: the first one behind an empty prompt. `hidden` saves the
+    forward pass when a caller has it already.
+    """
+    hidden = forward_hidden(model, packed) if hidden is None else hidden
+    source, target = packed.source.to(hidden.device), packed.target.to(hidden.device)
+    predicted = (source >= 0).nonzero().squeeze(1)
+    whole = len(predicted) == len(source)
+    if not whole:
+        source, target = source[predicted], target[predicted]
+    head = output_head(model)
+    logprobs, entropy = functional.token_logprobs(
+        hidden.index_select(0, source),
+        head.weight,
+        target,
+        bias=head.bias,
+        temperature=temperature,
+        softcap=head.softcap,
+        logit_scale=head.logit_scale,
+        with_entropy=with_entropy,
+    )
+    if whole:
+        return logprobs, entropy
+    zeros = logprobs.new_zeros(len(packed.source))
+    spread = zeros.index_copy(0, predicted, logprobs)
+    return spread, None if entropy is None else zeros.index_copy(0, predicted, entropy)
+
+
+class OutputHead(NamedTuple):
+    """From hidden states to logits: softcap(logit_scale * (hidden @ weight.T + bias))."""
+
+    weight: Tensor  # [V, H]
+    bias: Tensor | None  # [V]
+    softcap: float | None
+    logit_scale: float
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., V] in float32 or wider."""
+        z = nn.functional.linear(hidden, self.weight, self.bias)
+        z = z.to(torch.promote_types(z.dtype, torch.float32)) * self.logit_scale
+        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
+
+
+def output_head(model: nn.Module) -> OutputHead:
+    """The language-model head of `model`, with the scaling and capping that its architecture applies to logits."""
+    inner = transformer(model)
+    layer = inner.get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        raise ArtifactError(
+            f"{type(inner).__name__} has {type(layer).__name__} for an output layer; keel reads logits from a plain "
+            "linear layer. Load a causal language model, and leave the output layer out of lora.targets."
+        )
+    config = inner.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    divisor = getattr(config, "logits_scaling", None) or 1.0  # Granite
+    return OutputHead(layer.weight, layer.bias, softcap, scale / divisor)
+
+
+def transformer(model: nn.Module) -> Any:
+    """The transformers model: the one that peft wraps, or `model` itself."""
+    unwrap = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def run(model: nn.Module, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    """[T, H] hidden states of one row of tokens whose attention `plan` computes.
+
+    The attention of `model` is switched to `keel_packed` and stays so: gradient checkpointing calls it again in the
+    backward pass. Without a plan it computes what plain transformers does.
+    """
+    trunk = transformer(model).base_model
+    if trunk.config._attn_implementation != NAME:
+        _switch(trunk)
+    device = device_of(trunk)
+    unmasked = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)  # four dimensions: transformers makes no mask
+    row, places = tokens.to(device)[None], positions.to(device)[None]
+    out = trunk(input_ids=row, position_ids=places, attention_mask=unmasked, use_cache=False, plan=plan)
+    return out.last_hidden_state[0]
+
+
+def _switch(trunk: PreTrainedModel) -> None:
+    config = trunk.config.get_text_config()
+    if getattr(config, "attention_chunk_size", None):
+        raise ArtifactError(f"{type(trunk).__name__} attends within chunks, which keel does not compute.")
+    trunk.set_attn_implementation(NAME)
+    if trunk.config._attn_implementation != NAME:
+        raise ArtifactError(
+            f"{type(trunk).__name__} does not take its attention from transformers' registry, so keel cannot pack "
+            "documents for it. Choose an architecture that does, such as Llama, Mistral, Qwen or Gemma."
+        )
+
+
+@contextmanager
+def plain_attention(model: nn.Module) -> Iterator[None]:
+    """Within it, `model` computes attention as transformers' own reference does ("eager")."""
+    inner = transformer(model)
+    before = inner.config._attn_implementation
+    inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(before)
+
+
+PROBE = ((5, (4, 9)), (3, (6,)), (0, (7, 2)))  # prompt lengths and response lengths
+
+
+@torch.no_grad()
+def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
+    """Largest difference in log-probability, in nats, between the packed path and plain transformers on a small probe.
+
+    More than `tolerance` (1e-3; in half precision 0.1) means that documents leak into one another, and is an error.
+    """
+    inner = transformer(model)
+    if tolerance is None:
+        tolerance = 1e-3 if inner.dtype == torch.float32 else 0.1
+    training = model.training
+    model.eval()
+    try:
+        with plain_attention(model):
+            expected = _plain_logprobs(inner, _probe(inner.config.get_text_config().vocab_size))
+        found, _ = token_logprobs(model, pack(_probe(inner.config.get_text_config().vocab_size)))
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ArtifactError(
+            f"{type(inner).__name__} cannot run packed documents: {error}. Choose an architecture that takes its "
+            "attention from transformers' registry, such as Llama, Mistral, Qwen or Gemma."
+        ) from error
+    finally:
+        model.train(training)
+    difference = (found - expected).abs().max().item()
+    if not difference <= tolerance:
+        raise ArtifactError(
+            f"{type(inner).__name__}: packed log-probabilities differ from plain transformers by {difference:.2g} nats "
+            f"({tolerance:g} allowed), so documents would see one another. Layers without attention, such as "
+            "state-space or convolution layers, cannot be packed; choose a pure attention decoder."
+        )
+    return difference
+
+
+def _probe(vocabulary: int) -> TokenBatch:
+    prompts, fanout = [p for p, _ in PROBE], [len(r) for _, r in PROBE]
+    responses = [n for _, lengths in PROBE for n in lengths]
+    tokens = torch.arange(1, sum(prompts) + sum(responses) + 1) * 7919 % vocabulary
+    prompt_tokens, response_tokens = tokens.split([sum(prompts), sum(responses)])
+    return TokenBatch(
+        prompt_lengths=torch.tensor(prompts),
+        fanout=torch.tensor(fanout),
+        prompt_tokens=prompt_tokens,
+        response_lengths=torch.tensor(responses),
+        response_tokens=response_tokens,
+        response_mask=torch.ones(len(response_tokens), dtype=torch.bool),
+    )
+
+
+def _plain_logprobs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[R] as `token_logprobs`, one plain forward pass a response."""
+    prompts = batch.prompt_tokens.split(batch.prompt_lengths.tolist())
+    found = []
+    for owner, response in zip(
+        batch.prompt_of_response.tolist(), batch.response_tokens.split(batch.response_lengths.tolist()), strict=True
+    ):
+        row = torch.cat([prompts[owner], response]).to(device_of(model))
+        logprobs = model(input_ids=row[None], use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        picked = logprobs.gather(1, row[1:, None]).squeeze(1)
+        found.append(nn.functional.pad(picked, (1, 0))[-len(response) :])
+    return torch.cat(found)
