@@ -22,6 +22,9 @@ class DataSection(Config):
     """Comparisons judged by seniors, never trained on; the reward model is probed on them."""
     prompts: DataConfig | None = None
     """Prompts for RL. Absent: the prompts of the demonstrations, else of the comparisons."""
+    min_agreement: float | None = 0.4
+    """Krippendorff's alpha of the raters below which no reward model is trained; null trains on anything. Only sets
+    with votes of several raters are measured."""
     max_tokens: int = Field(512, ge=8)
     """Longest prompt plus response."""
     too_long: Literal["left", "drop", "error"] = "left"

@@ -137,14 +137,15 @@ class Judge:
             parts=parts,
         )
 
-    def shape(self, scores: Scores, responses: Responses) -> Tensor:
+    def shape(self, scores: Scores, responses: Responses, *, observe: bool = True) -> Tensor:
         """[S] what the policy is paid on the last token of each response.
 
         Normalise, clip, then the missing-EOS rules, then the length penalty (rm - penalty·tokens/max, source A).
         """
         c = self.shaping
         if c.normalise == "running":
-            self._observe(scores.raw)
+            if observe:
+                self._observe(scores.raw)
             std = max((self.running_m2 / max(1, self.running_count - 1)) ** 0.5, 1e-6)
             shaped = (scores.raw - self.running_mean) / std
         else:

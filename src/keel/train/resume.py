@@ -79,6 +79,25 @@ class Checkpoints:
             shutil.rmtree(self.folder)
 
 
+class BestWeights:
+    """The trainable weights of the best evaluation so far, on disk beside the checkpoints.
+
+    A resumed run replays every evaluation after its checkpoint, so the file is always right again before it is used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "best.safetensors"
+
+    def keep(self, module: nn.Module) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".partial")
+        save_module(module, draft)
+        draft.replace(self.path)
+
+    def put_back(self, module: nn.Module) -> None:
+        restore_module(module, load_tensors(self.path))
+
+
 def damaged(folder: Path, what: str) -> ArtifactError:
     return ArtifactError(
         f"Checkpoint {folder} is damaged: {what}. Delete that folder and run the same command again; "

@@ -125,11 +125,16 @@ class RolloutSource:
         return chosen
 
     @torch.no_grad()
-    def rollout(self, prompts: Sequence[EncodedPrompt], seed: int) -> Judged:
-        """Sample, score and measure against the reference."""
+    def rollout(
+        self, prompts: Sequence[EncodedPrompt], seed: int, *, samples: int | None = None, observe: bool = True
+    ) -> Judged:
+        """Sample, score and measure against the reference; `samples` None takes the config's.
+
+        `observe` False leaves the judge's running statistics as they are (held-out evaluation).
+        """
         c, begun = self.config, time.perf_counter()
         batch, logprobs, finished = sample_batch(
-            self.sampler, prompts, samples=c.samples, max_new_tokens=c.max_new_tokens, temperature=c.temperature,
+            self.sampler, prompts, samples=samples or c.samples, max_new_tokens=c.max_new_tokens, temperature=c.temperature,
             seed=seed,
         )
         sampled = time.perf_counter()
@@ -140,7 +145,7 @@ class RolloutSource:
             Rollout,
             logprobs=logprobs,
             ref_logprobs=self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens),
-            scores=self.judge.shape(scores, responses),
+            scores=self.judge.shape(scores, responses, observe=observe),
             finished=finished,
         )
         return Judged(
@@ -187,7 +192,7 @@ def sample_batch(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        keys=[p.key for p in prompts],
+        keys=distinct_keys(prompts),
     )
     batch = TokenBatch(
         prompt_lengths=torch.tensor([len(p.tokens) for p in prompts]),
@@ -198,6 +203,16 @@ def sample_batch(
         response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
     )
     return batch, drawn.logprobs.cpu(), drawn.finished.cpu()
+
+
+def distinct_keys(prompts: Sequence[EncodedPrompt]) -> list[int]:
+    """The prompts' keys, changed where a prompt occurs again, so that no two rows share a random stream."""
+    seen: dict[int, int] = {}
+    keys = []
+    for prompt in prompts:
+        times = seen[prompt.key] = seen.get(prompt.key, -1) + 1
+        keys.append(prompt.key if times == 0 else derive(prompt.key, "again", times))
+    return keys
 
 
 def as_responses(

@@ -83,6 +83,7 @@ def optimizer_step(
         "loss": mean,
         "grad_norm": grad_norm,
         "learning_rate": learning_rate,
+        "tokens": float(batch.tokens_per_prompt().sum()),
         **{name: float(value / figure_count.clamp(min=1)) for name, value in sums.items()},
         **maxima,
     }

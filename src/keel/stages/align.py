@@ -1,0 +1,296 @@
+"""A policy, prompts and a judge in; a policy that the judge likes better out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from keel.algorithms.ppo import PPO, KLPenalty
+from keel.algorithms.rloo import RLOO
+from keel.core.artifacts import Artifact
+from keel.core.seed import derive
+from keel.models.adapters import add_lora, reference_mode
+from keel.models.critic import Critic
+from keel.models.generate import InProcessSampler
+from keel.models.heads import ValueHead
+from keel.models.load import eos_ids, hidden_size
+from keel.monitor.bands import kl_ladder
+from keel.stages.context import StageContext, StageResult
+from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
+from keel.stages.recipe import RLConfig
+from keel.stats.diversity import distinct_n, unique_share
+from keel.train.judge import Judge
+from keel.train.loop import LoopConfig, fit
+from keel.train.optim import Optimizer, ParameterGroup, trainable
+from keel.train.resume import BestWeights, load_tensors, restore_module, save_module
+from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
+
+CRITIC = "critic.safetensors"
+SAMPLES_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignTask:
+    """What one RL stage works on."""
+
+    start: PolicyFiles
+    """The policy to improve: the SFT policy, or the policy of the round before."""
+    reference: PolicyFiles
+    """The policy that the KL is measured against."""
+    prompts: Sequence[EncodedPrompt]
+    held_out: Sequence[EncodedPrompt]
+    round: int = 0
+    step_offset: int = 0
+    """Updates of earlier rounds, so that steps count through."""
+    earlier: Artifact | None = None
+    """The round before: its critic and KL coefficient are carried on."""
+
+
+class Aligner:
+    """One RL stage: networks, source, algorithm, evaluation, and how they are saved."""
+
+    def __init__(self, context: StageContext, config: RLConfig, task: AlignTask, judge: Judge) -> None:
+        self.context, self.config, self.task, self.judge = context, config, task, judge
+        seed = derive(context.seed, "ppo", task.round)
+        torch.manual_seed(seed)
+        self.tokenizer = read_tokenizer(task.start)
+        policy = load_policy(task.start)
+        if config.lora is not None:
+            policy = add_lora(policy, config.lora)
+        self.policy = policy.eval()  # dropout off: the ratio of the first step must be 1
+        self.reference = self._reference()
+        coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
+        self.kl = KLPenalty(config.kl, coefficient)
+        self.critic = self._critic() if config.algorithm == "ppo" else None
+        self.algorithm = self._algorithm()
+        self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
+        self.source = RolloutSource(
+            sampler=InProcessSampler(self.policy, eos_ids(self.policy, self.tokenizer)),
+            reference=self.reference,
+            judge=judge,
+            prompts=task.prompts,
+            decode=self._decode,
+            config=RolloutConfig(
+                prompts=config.prompts,
+                samples=config.samples,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                micro_batch_tokens=config.micro_batch_tokens,
+                seed=seed,
+            ),
+            critic=self.critic,
+            policy=self.policy,
+        )
+        self.seed = seed
+        self.best = BestWeights(context.checkpoints.folder)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def _reference(self) -> Reference:
+        if self.config.lora is not None and self.task.start.identity == self.task.reference.identity:
+            return Reference(model=self.policy, mode=lambda: reference_mode(self.policy))
+        return Reference(model=frozen(load_policy(self.task.reference)))
+
+    def _critic(self) -> Critic:
+        head = ValueHead(hidden_size(self.policy)).to(next(self.policy.parameters()).device)
+        if self.config.ppo.critic == "trunk":
+            critic = Critic(head, None)
+        else:
+            trunk = load_policy(self.task.start)
+            critic = Critic(head, add_lora(trunk, self.config.lora) if self.config.lora else trunk)
+            for parameter in output_only_parameters(critic):
+                parameter.requires_grad_(False)
+        carried = self.task.earlier.path / CRITIC if self.task.earlier else None
+        if carried is not None and carried.is_file():
+            restore_module(critic, load_tensors(carried))
+        return critic.eval()
+
+    def _algorithm(self) -> PPO | RLOO:
+        if self.critic is not None:
+            return PPO(self.policy, self.critic, self.config.ppo, self.kl, self.config.temperature)
+        return RLOO(self.policy, self.config.rloo, self.kl, self.config.temperature)
+
+    def _groups(self) -> list[ParameterGroup]:
+        groups = [ParameterGroup(parameters=trainable(self.policy))]
+        if self.critic is not None:
+            rate = self.config.ppo.critic_learning_rate
+            groups.append(ParameterGroup(parameters=trainable(self.critic), learning_rate=rate))
+        return groups
+
+    def _steps_per_update(self) -> int:
+        own = self.config.ppo if self.config.algorithm == "ppo" else self.config.rloo
+        return own.epochs * min(own.minibatches, self.config.prompts)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"policy": self.policy} | ({"critic": self.critic} if self.critic is not None else {})
+
+    def evaluate(self, step: int, *, show: bool = False) -> dict[str, float]:
+        """Held-out figures of the policy as it is, from the same prompts and random numbers every time."""
+        judged = self.source.rollout(
+            self.task.held_out, derive(self.context.seed, "held out"), samples=1, observe=False
+        )
+        figures = {**judged.figures(), **diversity_figures(judged)}
+        figures["objective"] = figures["reward_mean"] - self.kl.coefficient * figures["kl_nats_per_sequence"]
+        kept = {k: v for k, v in figures.items() if not k.startswith("seconds")}
+        self.context.event("evaluated", step=step, round=self.task.round, score=kept["score_mean"], **kept)
+        if show:
+            self.context.event("samples", step=step, round=self.task.round, samples=shown(judged))
+        return figures
+
+    def run(self) -> StageResult:
+        """Update, record, evaluate, keep the best, stop when it no longer rises."""
+        config, context, progress = self.config, self.context, self.context.run.progress
+        offset = self.task.step_offset
+        state: dict[str, Any] = {"before": None, "best": None, "best_update": 0, "worse": 0}
+        start = 0
+        if checkpoint := context.checkpoints.latest():
+            checkpoint.restore(self.modules, self.optimizer)
+            start, state = checkpoint.step, checkpoint.state["stage"]
+            self.kl.coefficient = checkpoint.state["kl_coef"]
+            self.judge.load_state(checkpoint.state["judge"])
+            context.resumed(offset + start, checkpoint.state)
+        else:
+            state["before"] = self.evaluate(offset, show=True)
+            state["best"] = state["before"]
+            self.best.keep(self.policy)
+        own = config.ppo if config.algorithm == "ppo" else config.rloo
+        loop = LoopConfig(
+            epochs=own.epochs, minibatches=own.minibatches, micro_batch_tokens=config.micro_batch_tokens, seed=self.seed
+        )
+        progress.start(context.name, config.updates, "updates")
+        progress.advance(start)
+        updates = fit(
+            self.source.batches(start, config.updates),
+            self.algorithm,
+            self.optimizer,
+            loop,
+            start=start,
+            enough=self.algorithm.enough,
+        )
+        done = start
+        for done, metrics in enumerate(updates, start + 1):
+            figures = self.record(offset + done, metrics)
+            progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
+            if done % config.evaluate_every == 0 or done == config.updates:
+                held_out = self.evaluate(offset + done, show=done == config.updates)
+                if held_out["objective"] > state["best"]["objective"]:
+                    self.best.keep(self.policy)
+                    state = {**state, "best": held_out, "best_update": done, "worse": 0}
+                else:
+                    state = {**state, "worse": state["worse"] + 1}
+                if config.patience is not None and state["worse"] >= config.patience:
+                    progress.say(f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept")
+                    break
+            if context.checkpoint_due():
+                context.checkpoints.save(
+                    done,
+                    modules=self.modules,
+                    optimizer=self.optimizer,
+                    state={
+                        "stage": state,
+                        "kl_coef": self.kl.coefficient,
+                        "judge": self.judge.state(),
+                        "seconds": context.seconds,
+                    },
+                )
+        return self.result(state, done)
+
+    def record(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Write down one update, steer the KL coefficient, and say when the KL leaves its bands."""
+        judged = self.source.last
+        if judged is None:
+            raise RuntimeError("an update was reported before any rollout")
+        figures = {**judged.figures(), **diversity_figures(judged), **metrics, "kl_coef": self.kl.coefficient}
+        if "return_squared" in figures:
+            variance = figures.pop("return_squared") - figures.pop("return") ** 2
+            figures["explained_variance"] = 1 - figures.pop("value_error") / max(variance, 1e-8)
+        self.context.event(
+            "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
+        )
+        verdict = kl_ladder(figures["kl_nats_per_token"], figures["kl_nats_per_sequence"])
+        if verdict.level in ("act", "stop"):
+            self.context.run.verdict(self.context.name, verdict)
+        self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)
+        return figures
+
+    def result(self, state: dict[str, Any], updates: int) -> StageResult:
+        """The kept policy with its figures before and after."""
+        if self.config.keep == "best":
+            self.best.put_back(self.policy)
+            after = state["best"]
+        else:
+            after = self.evaluate(self.task.step_offset + updates)
+        before = state["before"]
+        self.context.run.progress.finish(
+            f"held-out score {before['score_mean']:.3f} → {after['score_mean']:.3f} "
+            f"at {after['kl_nats_per_sequence']:.2f} nats per sequence"
+        )
+        metrics = {
+            "score_before": before["score_mean"],
+            "score_after": after["score_mean"],
+            "score_std_before": before["score_std"],
+            **{
+                name: after[name]
+                for name in ("kl_nats_per_token", "kl_nats_per_sequence", "distinct_2", "unique_share",
+                             "response_tokens_mean", "finished_share")
+            },
+            "distinct_2_before": before["distinct_2"],
+            "response_tokens_before": before["response_tokens_mean"],
+            "entropy": after["entropy_nats_sampled"],
+            "entropy_before": before["entropy_nats_sampled"],
+            "updates": updates,
+            "kept_update": state["best_update"] if self.config.keep == "best" else updates,
+            "kl_coef": self.kl.coefficient,
+            "algorithm": self.config.algorithm,
+        }
+        return StageResult(metrics=metrics, write=self.write)
+
+    def write(self, folder: Path) -> None:
+        write_policy(folder, self.policy, self.tokenizer)
+        if self.critic is not None:
+            save_module(self.critic, folder / CRITIC)
+
+
+def diversity_figures(judged: Judged) -> dict[str, float]:
+    """How different the responses are, and how unsure the policy was of its own tokens.
+
+    `entropy_nats_sampled` is the mean of -log pi over sampled tokens, an unbiased estimate of the entropy per token.
+    """
+    batch = judged.rollout
+    pieces = [piece.tolist() for piece in batch.response_tokens.split(batch.response_lengths.tolist())]
+    return {
+        "distinct_2": distinct_n(pieces, 2),
+        "unique_share": unique_share([tuple(piece) for piece in pieces]),
+        "entropy_nats_sampled": float(-batch.logprobs.mean()),
+    }
+
+
+def shown(judged: Judged) -> list[dict[str, Any]]:
+    """A few samples, one a prompt, for people."""
+    responses, samples = judged.responses, []
+    per_prompt = judged.rollout.num_responses // max(1, len(judged.rollout))
+    for i in range(0, judged.rollout.num_responses, per_prompt)[:SAMPLES_SHOWN]:
+        samples.append(
+            {
+                "prompt": responses.prompt_texts[i],
+                "response": responses.response_texts[i],
+                "score": float(judged.scores.raw[i]),
+                "finished": bool(judged.rollout.finished[i]),
+            }
+        )
+    return samples
+
+
+def output_only_parameters(critic: Critic) -> list[nn.Parameter]:
+    """Parameters of the critic's trunk that only the language-model head uses: they never get a gradient."""
+    trunk = critic.trunk
+    if trunk is None:
+        return []
+    head = trunk.get_output_embeddings()
+    inputs = {id(p) for p in trunk.get_input_embeddings().parameters()}
+    return [p for p in head.parameters() if id(p) not in inputs] if head is not None else []

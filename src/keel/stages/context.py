@@ -1,0 +1,158 @@
+"""A run folder and what every stage does in it: reuse, resume, record.
+
+    RUN/recipe.yaml      the resolved recipe
+    RUN/events.jsonl     what happened
+    RUN/artifacts/       finished stages, one folder each, named by stage and hash
+    RUN/checkpoints/     unfinished stages
+    RUN/summary.json     the figures
+    RUN/report.html      the figures as a page
+"""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
+from keel.core.config import Config, to_dict
+from keel.core.events import EventLog
+from keel.core.progress import Progress
+from keel.monitor.verdict import Verdict
+from keel.train.resume import Checkpoints
+
+
+@dataclass
+class Run:
+    """One run folder, open for writing."""
+
+    directory: Path
+    seed: int
+    events: EventLog
+    progress: Progress
+    checkpoint_every_seconds: float
+    recipe_folder: Path
+    """Relative paths of a recipe start here."""
+    reused: list[str] = field(default_factory=list)
+    last_checkpoint: float = field(default_factory=time.monotonic)
+
+    def stage(
+        self,
+        name: str,
+        config: Mapping[str, Any] | Config,
+        parents: Sequence[Artifact],
+        body: Callable[["StageContext"], "StageResult"],
+        *,
+        kind: str,
+        label: str | None = None,
+    ) -> Artifact:
+        """The artifact of a stage: the finished one when inputs and config hash the same, else made by `body`.
+
+        `label` is what people see; `name` and everything in `config` and `parents` is what the hash sees.
+        """
+        settings = to_dict(config) if isinstance(config, Config) else dict(config)
+        identity = stage_id(name, settings, [parent.id for parent in parents])
+        folder = f"{name}-{identity[:12]}"
+        target = self.directory / "artifacts" / folder
+        label = label or name
+        if target.exists():
+            self.reused.append(label)
+            artifact = load_artifact(target, kind)
+            self.events.append("stage_finished", stage=label, seconds=0.0, reused=True, metrics=artifact.metrics)
+            self.progress.say(f"{label}: finished before, reused")
+            return artifact
+        context = StageContext(
+            run=self,
+            name=label,
+            checkpoints=Checkpoints(self.directory / "checkpoints" / folder),
+            seed=self.seed,
+        )
+        self.events.append("stage_started", stage=label, config=settings)
+        begun = time.monotonic()
+        result = body(context)
+        metrics = {**result.metrics, "seconds": context.seconds_before + time.monotonic() - begun}
+        artifact = save_artifact(
+            target,
+            kind=kind,
+            stage_id=identity,
+            parents=[parent.id for parent in parents],
+            config=settings,
+            metrics=metrics,
+            write=result.write,
+        )
+        context.checkpoints.clear()
+        self.events.append(
+            "stage_finished", stage=label, seconds=metrics["seconds"], reused=False, metrics=artifact.metrics
+        )
+        return artifact
+
+    def verdict(self, stage: str, verdict: Verdict) -> None:
+        """Record a verdict; anything but ok is also said aloud."""
+        self.events.append(
+            "verdict",
+            stage=stage,
+            level=verdict.level,
+            rule=verdict.rule,
+            message=verdict.message,
+            figures=verdict.figures,
+            remedy=verdict.remedy,
+        )
+        if verdict.level != "ok":
+            self.progress.say(f"{stage}: {verdict.message} {verdict.remedy}".strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage's body leaves: figures, and a function that writes the files into an empty folder."""
+
+    metrics: dict[str, Any]
+    write: Callable[[Path], None]
+
+
+@dataclass
+class StageContext:
+    """What a stage's body works with."""
+
+    run: Run
+    name: str
+    checkpoints: Checkpoints
+    seed: int
+    seconds_before: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+
+    def event(self, event: str, **fields: Any) -> None:
+        self.run.events.append(event, stage=self.name, **fields)
+
+    def resumed(self, step: int, state: Mapping[str, Any]) -> None:
+        """Say that the stage goes on after `step`, and forget events that will happen again."""
+        self.seconds_before = float(state.get("seconds", 0.0))
+        self.run.events.rewind(self.name, step)
+        self.event("resumed", step=step)
+        self.run.progress.say(f"{self.name}: resumed after step {step}")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in this stage, interrupted attempts included up to their last checkpoint."""
+        return self.seconds_before + time.monotonic() - self.begun
+
+    def checkpoint_due(self) -> bool:
+        """True when enough time has passed since the last checkpoint; asking starts the clock anew."""
+        now = time.monotonic()
+        if now - self.run.last_checkpoint < self.run.checkpoint_every_seconds:
+            return False
+        self.run.last_checkpoint = now
+        return True
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

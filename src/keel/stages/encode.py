@@ -1,0 +1,104 @@
+"""Records to token ids, with a count of everything that did not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from keel.batch.collate import EncodedPair, EncodedResponse
+from keel.core.errors import DataError
+from keel.core.seed import derive
+from keel.data.chat import Tokenizer, encode_demonstration, encode_prompt, encode_response
+from keel.data.records import Comparison, Demonstration, Prompt, prompt_key, prompt_text
+from keel.stages.recipe import DataSection
+from keel.train.rollout import EncodedPrompt
+
+
+@dataclass
+class Fitting:
+    """What happened to records that were longer than the context."""
+
+    max_tokens: int
+    policy: str
+    shortened: int = 0
+    dropped: int = 0
+    first: str = field(default="", init=False)
+
+    def fit(self, prompt: list[int], longest_response: int, source: str) -> list[int] | None:
+        """The prompt, cut on its left so that the longest response fits whole; None when the record is dropped."""
+        over = len(prompt) + longest_response - self.max_tokens
+        if over <= 0:
+            return prompt
+        self.first = self.first or source
+        if self.policy == "error":
+            raise DataError(
+                f"{source or 'a record'}: prompt and response are {len(prompt) + longest_response} tokens, over "
+                f"data.max_tokens={self.max_tokens}. Raise data.max_tokens, or set data.too_long to left or drop."
+            )
+        if self.policy == "drop" or over >= len(prompt):
+            self.dropped += 1
+            return None
+        self.shortened += 1
+        return prompt[over:]
+
+    def report(self) -> dict[str, int | str]:
+        return {"shortened_prompts": self.shortened, "dropped_too_long": self.dropped, "first_too_long": self.first}
+
+
+def fitting(data: DataSection) -> Fitting:
+    return Fitting(max_tokens=data.max_tokens, policy=data.too_long)
+
+
+Demo = tuple[list[int], EncodedResponse]
+
+
+def encode_demonstrations(records: Sequence[Demonstration], tokenizer: Tokenizer, fit: Fitting) -> list[Demo]:
+    """Prompt ids and response of each demonstration that fits."""
+    out: list[Demo] = []
+    for record in records:
+        prompt, response, mask = encode_demonstration(tokenizer, record)
+        kept = fit.fit(list(prompt), len(response), record.source)
+        if kept is not None:
+            out.append((kept, EncodedResponse(tokens=response, mask=mask)))
+    return nonempty(out, "demonstration", fit)
+
+
+def encode_comparisons(records: Sequence[Comparison], tokenizer: Tokenizer, fit: Fitting) -> list[EncodedPair | None]:
+    """One pair a comparison, None where it did not fit, so that positions still match the records."""
+    out: list[EncodedPair | None] = []
+    for record in records:
+        prompt = encode_prompt(tokenizer, record.prompt)
+        a = encode_response(tokenizer, record.prompt, record.a)
+        b = encode_response(tokenizer, record.prompt, record.b)
+        kept = fit.fit(list(prompt), max(len(a), len(b)), record.source)
+        out.append(
+            None
+            if kept is None
+            else EncodedPair(
+                prompt=kept, a=a, b=b, preference=record.preference, weight=record.weight, margin=record.margin
+            )
+        )
+    nonempty([pair for pair in out if pair is not None], "comparison", fit)
+    return out
+
+
+def encode_prompts(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, fit: Fitting, max_new_tokens: int
+) -> list[EncodedPrompt]:
+    """Each distinct prompt that leaves room for a whole response."""
+    out: dict[str, EncodedPrompt] = {}
+    for prompt in prompts:
+        key = prompt_key(prompt)
+        if key in out:
+            continue
+        kept = fit.fit(list(encode_prompt(tokenizer, prompt)), max_new_tokens, "a prompt")
+        if kept:
+            out[key] = EncodedPrompt(text=prompt_text(prompt), tokens=tuple(kept), key=derive(0, "prompt", key))
+    return nonempty(list(out.values()), "prompt", fit)
+
+
+def nonempty(records: list, what: str, fit: Fitting) -> list:
+    if not records:
+        raise DataError(
+            f"No {what} is left: {fit.dropped} were over data.max_tokens={fit.max_tokens} (the first: "
+            f"{fit.first or 'none'}). Raise data.max_tokens, or check the data with `keel data show`."
+        )
+    return records

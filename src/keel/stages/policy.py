@@ -1,0 +1,68 @@
+"""Where a policy's files lie, and how they are read and written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from keel.core.artifacts import Artifact
+from keel.core.files import tree_sha256
+from keel.models.adapters import merged, save_adapter
+from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
+from keel.models.settings import ModelConfig
+
+MODEL = "model"
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFiles:
+    """A policy on disk or on the hub."""
+
+    path: str
+    identity: str
+    """What a stage's hash sees: the artifact's id, the folder's content, or the hub name."""
+    config: ModelConfig
+
+    @classmethod
+    def of_model(cls, config: ModelConfig) -> "PolicyFiles":
+        """The model that the recipe starts from."""
+        local = Path(config.path)
+        return cls(path=config.path, identity=tree_sha256(local) if local.is_dir() else config.path, config=config)
+
+    def of_artifact(self, artifact: Artifact) -> "PolicyFiles":
+        """The policy that a stage made, with the settings of this one."""
+        return PolicyFiles(path=str(artifact.path / MODEL), identity=artifact.id, config=self.config)
+
+
+def load_policy(files: PolicyFiles) -> nn.Module:
+    """The causal language model, on the configured device, ready for packed batches."""
+    c = files.config
+    return load_causal_lm(files.path, dtype=c.dtype, trust_remote_code=c.trust_remote_code, device=c.device)
+
+
+def read_tokenizer(files: PolicyFiles) -> Any:
+    return load_tokenizer(files.path, chat_template=files.config.chat_template)
+
+
+def write_policy(folder: Path, model: nn.Module, tokenizer: Any) -> None:
+    """`model/` for plain transformers, and `adapter/` for peft when the policy was trained with adapters."""
+    if is_adapted(model):
+        save_adapter(model, folder / ADAPTER)
+        model = merged(model)
+    save_causal_lm(folder / MODEL, model, tokenizer)
+
+
+def is_adapted(model: nn.Module) -> bool:
+    return hasattr(model, "peft_config")
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """The model for inference only."""
+    return model.eval().requires_grad_(False)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,205 @@
+"""Comparisons in, reward model out, with a report that decides whether RL may trust it."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keel.algorithms.reward import RewardModelling
+from keel.batch.collate import EncodedPair, pair_batch
+from keel.batch.types import PairBatch
+from keel.core.artifacts import Artifact
+from keel.core.errors import GateError
+from keel.core.seed import derive
+from keel.data.records import Comparison
+from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_pairs
+from keel.models.reward import RewardModel
+from keel.models.settings import ModelConfig
+from keel.monitor.bands import reward_model_accuracy, reward_model_scores
+from keel.stages.context import Run, StageContext, StageResult
+from keel.stages.policy import PolicyFiles
+from keel.stages.recipe import RewardConfig
+from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
+from keel.train.loop import LoopConfig, fit, shuffled
+from keel.train.optim import Optimizer, ParameterGroup, trainable
+
+MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """Comparisons as records and as token ids, position by position."""
+
+    records: Sequence[Comparison]
+    pairs: Sequence[EncodedPair]
+
+    @classmethod
+    def of(cls, records: Sequence[Comparison], pairs: Sequence[EncodedPair | None]) -> "PairSet":
+        """The records whose pair fitted into the context."""
+        kept = [(record, pair) for record, pair in zip(records, pairs, strict=True) if pair is not None]
+        return cls(records=[record for record, _ in kept], pairs=[pair for _, pair in kept])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardData:
+    """What a reward model is trained on and judged by."""
+
+    artifacts: Sequence[Artifact]
+    train: PairSet
+    held_out: PairSet
+    golden: PairSet | None = None
+
+
+def train_reward_models(
+    run: Run,
+    config: RewardConfig,
+    policy: PolicyFiles,
+    data: RewardData,
+    *,
+    start_from: Sequence[Artifact] = (),
+    label: str = "reward",
+) -> list[Artifact]:
+    """One artifact a member; `start_from` (a member each) refreshes earlier models instead of starting anew."""
+    base = policy if config.base is None else PolicyFiles.of_model(policy.config.model_copy(update={"path": config.base}))
+    out = []
+    for member in range(config.members):
+        earlier = [start_from[member]] if start_from else []
+        settings = config.model_dump(mode="json", exclude={"members", "aggregate", "std_weight", "best_of"})
+        out.append(
+            run.stage(
+                "reward",
+                {**settings, "seed": run.seed, "member": member, "base": base.identity},
+                [*data.artifacts, *earlier],
+                lambda context, member=member, earlier=earlier: train_member(
+                    context, config, base, data, member, earlier[0] if earlier else None
+                ),
+                kind="reward_model",
+                label=label if config.members == 1 else f"{label} {member + 1}",
+            )
+        )
+    return out
+
+
+def train_member(
+    context: StageContext,
+    config: RewardConfig,
+    base: PolicyFiles,
+    data: RewardData,
+    member: int,
+    earlier: Artifact | None,
+) -> StageResult:
+    """Train one reward model and measure it."""
+    seed = derive(context.seed, "reward", member)
+    torch.manual_seed(seed)
+    if earlier is not None:
+        model = RewardModel.load(earlier.path / MODEL, device=base.config.device)
+    else:
+        model = RewardModel.from_policy(
+            base.path,
+            form=config.form,
+            beta=config.beta,
+            seed=seed,
+            freeze_embeddings=config.freeze_embeddings,
+            lora=config.lora,
+            dtype=base.config.dtype,
+            device=base.config.device,
+            trust_remote_code=base.config.trust_remote_code,
+        )
+    per_epoch = math.ceil(len(data.train.pairs) / config.batch)
+    total = config.epochs * per_epoch
+    optimizer = Optimizer([ParameterGroup(parameters=trainable(model))], config.optim, total)
+    start = 0
+    if checkpoint := context.checkpoints.latest():
+        checkpoint.restore({"reward_model": model}, optimizer)
+        start = checkpoint.step
+        context.resumed(start, checkpoint.state)
+    progress = context.run.progress
+    progress.start(context.name, total, "steps")
+    progress.advance(start)
+    source = pair_batches(data.train.pairs, config.batch, seed, start, total)
+    loop = LoopConfig(micro_batch_tokens=config.micro_batch_tokens, seed=seed)
+    algorithm = RewardModelling(model, config.loss)
+    clock, tokens = time.perf_counter(), 0.0
+    model.train()
+    for step, metrics in enumerate(fit(source, algorithm, optimizer, loop, start=start), start + 1):
+        tokens += metrics.pop("tokens")
+        progress.advance(1, loss=metrics["loss"], accuracy=metrics["accuracy"])
+        if step % max(1, total // 200) == 0 or step == total:
+            context.event(
+                "step", step=step, of=total, tokens_per_second=tokens / (time.perf_counter() - clock), **metrics
+            )
+        if context.checkpoint_due():
+            context.checkpoints.save(
+                step, modules={"reward_model": model}, optimizer=optimizer, state={"seconds": context.seconds}
+            )
+    model.eval()
+    scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=config.micro_batch_tokens)
+    metrics = measure(context, scorer, data)
+    progress.finish(
+        f"held-out accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f})"
+    )
+    model.mean, model.std = metrics["score_mean"], max(metrics["score_std"], 1e-8)
+    return StageResult(
+        metrics={**metrics, "form": config.form, "training_pairs": len(data.train.pairs)},
+        write=lambda folder: model.save(folder / MODEL),
+    )
+
+
+def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str, Any]:
+    """The report's figures, each verdict recorded."""
+    metrics = reward_figures(scorer, data.held_out.pairs, data.held_out.records, data.train.records)
+    verdict = reward_model_accuracy(metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"])
+    metrics["verdict"] = verdict.figures["verdict"]
+    context.run.verdict(context.name, verdict)
+    context.run.verdict(context.name, reward_model_scores(metrics["score_std"], metrics["score_abs_max"]))
+    if data.golden is not None:
+        a, b = score_pairs(scorer, data.golden.pairs)
+        golden = accuracy_figures(a, b, [p.preference for p in data.golden.pairs])
+        metrics |= {f"golden_{name}": value for name, value in golden.items()}
+    return metrics
+
+
+def pair_batches(pairs: Sequence[EncodedPair], size: int, seed: int, start: int, total: int) -> Iterator[PairBatch]:
+    """The batches of steps `start` to `total`; each epoch is a new shuffle that depends on (seed, epoch) alone."""
+    per_epoch = math.ceil(len(pairs) / size)
+    for step in range(start, total):
+        epoch, at = divmod(step, per_epoch)
+        order = shuffled(len(pairs), 1, derive(seed, "order", epoch))[0]
+        yield pair_batch([pairs[i] for i in order[at * size : (at + 1) * size].tolist()])
+
+
+def load_scorer(config: RewardConfig, members: Sequence[Artifact], device: str, micro_batch_tokens: int) -> Scorer:
+    """The reward model that members make together. Raises GateError for one that RL must not trust."""
+    scorers: list[Scorer] = []
+    for artifact in members:
+        refuse_unfit(artifact)
+        model = RewardModel.load(artifact.path / MODEL, device=device).eval().requires_grad_(False)
+        scorers.append(
+            RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
+        )
+    if len(scorers) == 1:
+        return scorers[0]
+    return EnsembleScorer(scorers, config.aggregate, config.std_weight)
+
+
+def refuse_unfit(artifact: Artifact) -> None:
+    """A collapsed or saturated reward model teaches nothing or anything: RL does not start on it."""
+    verdict = reward_model_scores(artifact.metrics["score_std"], artifact.metrics["score_abs_max"])
+    if verdict.level in ("act", "stop"):
+        raise GateError(f"{artifact.path.name}: {verdict.message} {verdict.remedy}")
+
+
+def load_external(path: str, config: ModelConfig, micro_batch_tokens: int) -> Scorer:
+    """A reward model that another run made, or any sequence classifier with one label."""
+    model = RewardModel.load(Path(path), device=config.device).eval().requires_grad_(False)
+    return RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
+
+
+def on_policy_accuracy(scorer: Scorer, fresh: PairSet) -> float:
+    """Accuracy on labels of the present policy's own samples: far below held-out accuracy, the model has drifted."""
+    a, b = score_pairs(scorer, fresh.pairs)
+    return accuracy_figures(a, b, [pair.preference for pair in fresh.pairs])["accuracy"]

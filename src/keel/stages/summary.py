@@ -1,0 +1,75 @@
+"""RUN/summary.json: the figures of a run, under names that do not change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keel import __version__
+from keel.core.artifacts import Artifact
+from keel.stages.context import peak_rss_bytes
+from keel.stages.recipe import Recipe
+
+
+@dataclass
+class Made:
+    """The artifacts of a run, as far as it went."""
+
+    sft: Artifact | None = None
+    reward: Sequence[Artifact] = ()
+    """The first reward models, one a member."""
+    ppo: list[Artifact] = field(default_factory=list)
+    """One policy a round."""
+    evaluate: Artifact | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    agreement: dict[str, Any] = field(default_factory=dict)
+
+
+def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[str, Any]:
+    """Everything a script or a report asks of a finished run."""
+    stages: dict[str, Any] = {}
+    if made.sft is not None:
+        stages["sft"] = figures(made.sft)
+    if made.reward:
+        stages["reward"] = figures(made.reward[0])
+        if len(made.reward) > 1:
+            stages["reward"]["members"] = [figures(member) for member in made.reward]
+    if made.ppo:
+        stages["ppo"] = over_rounds(made.ppo)
+    if made.evaluate is not None:
+        stages["evaluate"] = figures(made.evaluate)
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "model": recipe.model.path,
+        "keel_version": __version__,
+        "stages": stages,
+        "rounds": made.rounds,
+        "agreement": made.agreement,
+        "seconds": seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "threads": threads,
+    }
+
+
+def figures(artifact: Artifact) -> dict[str, Any]:
+    return {**artifact.metrics, "artifact": artifact.path.name, "id": artifact.id}
+
+
+def over_rounds(policies: Sequence[Artifact]) -> dict[str, Any]:
+    """The last round's figures; before is before the first round, updates and seconds are summed.
+
+    Scores before and after are the first and the last round's own: between rounds the reward model was refreshed, so
+    with rounds the two are on different scales, and `score_scale_changed` says so.
+    """
+    first, last = policies[0].metrics, figures(policies[-1])
+    return {
+        **last,
+        "score_before": first["score_before"],
+        "distinct_2_before": first["distinct_2_before"],
+        "entropy_before": first["entropy_before"],
+        "response_tokens_before": first["response_tokens_before"],
+        "updates": sum(p.metrics["updates"] for p in policies),
+        "seconds": sum(p.metrics["seconds"] for p in policies),
+        "rounds": len(policies),
+        "score_scale_changed": len(policies) > 1,
+    }
