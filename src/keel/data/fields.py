@@ -1,0 +1,142 @@
+"""Typed values out of raw rows; whatever does not fit is a `RecordError` that names place and field."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keel.data.records import Message, Prompt
+from keel.data.rows import RecordError, Row
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+}
+
+
+def text(row: Row, name: str) -> str:
+    """The text in column `name`, with something other than white space in it."""
+    return checked_text(row, name, value(row, name))
+
+
+def value(row: Row, name: str) -> Any:
+    """Whatever stands in column `name`, not null."""
+    if name not in row.values:
+        columns = ", ".join(row.values) or "none"
+        raise RecordError(
+            row.place,
+            f"no column {name}",
+            f"there is no column {name!r}; the record has {columns}. Map it with columns: {{{name}: <its name here>}}.",
+        )
+    found = row.values[name]
+    if found is None:
+        raise RecordError(row.place, f"{name} is null", f"{name} is null. Fill it in or drop the {row.place.unit}.")
+    return found
+
+
+def checked_text(row: Row, name: str, found: Any) -> str:
+    """`found` if it is a usable text; `name` says in the error what it was."""
+    if not isinstance(found, str):
+        raise wrong_type(row, name, found, "text")
+    if not found.strip():
+        raise RecordError(row.place, f"{name} is empty", f"{name} is empty. Fill it in or drop the {row.place.unit}.")
+    if not found.isascii() and any("\ud800" <= character <= "\udfff" for character in found):
+        raise RecordError(
+            row.place,
+            f"{name} is broken Unicode",
+            f"{name} holds half of a surrogate pair, which is no character. Correct it or drop the {row.place.unit}.",
+        )
+    return found
+
+
+def wrong_type(row: Row, name: str, found: Any, expected: str) -> RecordError:
+    shown = json.dumps(found, default=str, ensure_ascii=True)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return RecordError(
+        row.place, f"{name} has the wrong type", f"{name} is {type(found).__name__} {shown}, {expected} was expected."
+    )
+
+
+def number(row: Row, name: str, default: float) -> float:
+    """The number in column `name`, at least 0; `default` where the column is absent or null."""
+    found = row.values.get(name)
+    if found is None or found == "":
+        return default
+    try:
+        result = float(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else math.nan
+    except ValueError:
+        result = math.nan
+    if not (math.isfinite(result) and result >= 0):
+        raise wrong_type(row, name, found, "a number of at least 0")
+    return result
+
+
+def prompt(row: Row, name: str) -> Prompt:
+    """The prompt in column `name`: a text, or the turns of a chat that wait for the assistant."""
+    found = value(row, name)
+    if isinstance(found, str):
+        return checked_text(row, name, found)
+    turns = messages(row, name, found)
+    return waiting(row, name, turns)
+
+
+def waiting(row: Row, name: str, turns: Sequence[Message]) -> tuple[Message, ...]:
+    """`turns` if it is the assistant's turn after them."""
+    if not turns or turns[-1].role == "assistant":
+        found = "is empty" if not turns else "ends with an assistant turn"
+        raise RecordError(
+            row.place, f"{name} {found}", f"{name} {found}; a chat that waits for the assistant was expected."
+        )
+    if all(turn.role == "system" for turn in turns):
+        raise RecordError(row.place, f"{name} asks nothing", f"{name} holds a system message and no user turn.")
+    return tuple(turns)
+
+
+def messages(row: Row, name: str, found: Any) -> tuple[Message, ...]:
+    """The turns of a chat: objects with role and content, or with from and value as ShareGPT writes them."""
+    if not is_chat(found):
+        raise wrong_type(row, name, found, "a list of messages with role and content")
+    return tuple(_message(row, f"{name}[{index}]", turn) for index, turn in enumerate(found))
+
+
+def is_chat(found: Any) -> bool:
+    return isinstance(found, Sequence) and not isinstance(found, str) and all(isinstance(t, Mapping) for t in found)
+
+
+def _message(row: Row, name: str, turn: Mapping[str, Any]) -> Message:
+    role_name, content_name = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+    for key in (role_name, content_name):
+        if key not in turn:
+            raise RecordError(row.place, f"message without {key}", f"{name} has no {key}; it has {', '.join(turn)}.")
+    role = ROLES.get(str(turn[role_name]).lower())
+    if role is None:
+        known = ", ".join(ROLES)
+        raise RecordError(
+            row.place, "unknown role", f"{name} has the role {turn[role_name]!r}; keel knows {known}. Rename it."
+        )
+    if turn.get("tool_calls"):
+        raise RecordError(
+            row.place,
+            "tool calls",
+            f"{name} calls tools, which keel does not read. Write the call into the content or drop the record.",
+        )
+    return Message(role, checked_text(row, f"{name}.{content_name}", turn[content_name]))
+
+
+def answer(row: Row, name: str) -> str:
+    """A response: a text, or a chat of one assistant turn."""
+    found = value(row, name)
+    if isinstance(found, str):
+        return checked_text(row, name, found)
+    turns = messages(row, name, found)
+    if len(turns) != 1 or turns[0].role != "assistant":
+        roles = ", ".join(turn.role for turn in turns) or "none"
+        raise RecordError(
+            row.place, f"{name} is not one turn", f"{name} has the turns {roles}; one assistant turn was expected."
+        )
+    return turns[0].content
