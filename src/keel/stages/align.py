@@ -12,6 +12,7 @@ from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
 from keel.core.artifacts import Artifact
 from keel.core.seed import derive
+from keel.data.chat import decode_response
 from keel.models.adapters import add_lora, reference_mode
 from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler
@@ -88,7 +89,7 @@ class Aligner:
         self.best = BestWeights(context.checkpoints.folder)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return decode_response(self.tokenizer, tokens)
 
     def _reference(self) -> Reference:
         if self.config.lora is not None and self.task.start.identity == self.task.reference.identity:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.errors import DataError
 from keel.core.seed import derive
-from keel.data.chat import Tokenizer, encode_demonstration, encode_prompt, encode_response
-from keel.data.records import Comparison, Demonstration, Prompt, prompt_key, prompt_text
+from keel.data.chat import Tokenizer, encode_comparison, encode_demonstration, encode_prompt
+from keel.data.records import Comparison, Demonstration, Prompt, prompt_key
 from keel.stages.recipe import DataSection
 from keel.train.rollout import EncodedPrompt
 
@@ -55,7 +55,7 @@ def encode_demonstrations(records: Sequence[Demonstration], tokenizer: Tokenizer
     out: list[Demo] = []
     for record in records:
         prompt, response, mask = encode_demonstration(tokenizer, record)
-        kept = fit.fit(list(prompt), len(response), record.source)
+        kept = fit.fit(prompt, len(response), record.source)
         if kept is not None:
             out.append((kept, EncodedResponse(tokens=response, mask=mask)))
     return nonempty(out, "demonstration", fit)
@@ -65,10 +65,8 @@ def encode_comparisons(records: Sequence[Comparison], tokenizer: Tokenizer, fit:
     """One pair a comparison, None where it did not fit, so that positions still match the records."""
     out: list[EncodedPair | None] = []
     for record in records:
-        prompt = encode_prompt(tokenizer, record.prompt)
-        a = encode_response(tokenizer, record.prompt, record.a)
-        b = encode_response(tokenizer, record.prompt, record.b)
-        kept = fit.fit(list(prompt), max(len(a), len(b)), record.source)
+        prompt, a, b = encode_comparison(tokenizer, record)
+        kept = fit.fit(prompt, max(len(a), len(b)), record.source)
         out.append(
             None
             if kept is None
@@ -89,9 +87,9 @@ def encode_prompts(
         key = prompt_key(prompt)
         if key in out:
             continue
-        kept = fit.fit(list(encode_prompt(tokenizer, prompt)), max_new_tokens, "a prompt")
+        kept = fit.fit(encode_prompt(tokenizer, prompt), max_new_tokens, "a prompt")
         if kept:
-            out[key] = EncodedPrompt(text=prompt_text(prompt), tokens=tuple(kept), key=derive(0, "prompt", key))
+            out[key] = EncodedPrompt(prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key))
     return nonempty(list(out.values()), "prompt", fit)
 
 

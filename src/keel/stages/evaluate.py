@@ -1,6 +1,7 @@
 """The final policy against the SFT policy, on prompts that neither was trained on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from keel.core.artifacts import Artifact
 from keel.core.errors import TrainingError
 from keel.core.files import atomic_write_json
 from keel.core.seed import derive
+from keel.data.chat import decode_response
 from keel.evaluate.winrate import win_rate
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
@@ -104,8 +106,7 @@ def respond(
         other = Reference(model=frozen(load_policy(reference)))
         log_ratio = logprobs - other.logprobs(batch, config.temperature, rl.micro_batch_tokens)
         kl = float(batch.sum_per_response(log_ratio).mean())
-    decode = lambda tokens: tokenizer.decode(list(tokens), skip_special_tokens=True)  # noqa: E731
-    return as_responses(batch, finished, [p.text for p in prompts], decode), kl
+    return as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer)), kl
 
 
 def judged_by(preference: Preference, responses: Responses) -> tuple[list[float], Mapping[str, Sequence[float]]]:

@@ -1,7 +1,7 @@
 """The records of a run: read once, split by prompt, frozen as artifacts with the hash of their content."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,13 @@ class Inputs:
     comparisons: RecordSet | None = None
     golden: Sequence[Comparison] | None = None
     prompts: RecordSet | None = None
-    agreement: dict[str, Any] = field(default_factory=dict)
 
 
 def read_inputs(run: Run, recipe: Recipe) -> Inputs:
-    """Read, split and freeze what the recipe's stages need.
-
-    Raises GateError when raters agree less than data.min_agreement and a reward model would be trained on it.
-    """
+    """Read, split and freeze what the recipe's stages need."""
     data = recipe.data
     demonstrations = freeze(run, "demonstrations", data.demonstrations) if recipe.sft else None
-    comparisons = freeze(run, "comparisons", data.comparisons) if recipe.reward else None
-    agreement = agreement_figures([*comparisons.train, *comparisons.held_out]) if comparisons else {}
-    if agreement:
-        run.events.append("agreement", stage="data", **agreement)
-        verdict = agreement_gate(agreement["krippendorff_alpha"])
-        run.verdict("data", verdict)
-        if data.min_agreement is not None and agreement["krippendorff_alpha"] < data.min_agreement:
-            raise GateError(
-                f"{verdict.message} A reward model trained on it would be confidently wrong. {verdict.remedy} "
-                f"To go on all the same, set data.min_agreement (now {data.min_agreement}) lower or to null; "
-                "the recipe then records it."
-            )
+    comparisons = freeze(run, "comparisons", data.comparisons) if recipe.reward and data.comparisons else None
     golden = read(data.golden, "comparisons").records if data.golden and recipe.reward else None
     prompts = None
     if recipe.ppo is not None:
@@ -69,9 +54,27 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
                     f"{source.path}: no {side} prompt is left after splitting off holdout={source.holdout}. "
                     "Choose another holdout, or add prompts."
                 )
-    return Inputs(
-        demonstrations=demonstrations, comparisons=comparisons, golden=golden, prompts=prompts, agreement=agreement
-    )
+    return Inputs(demonstrations=demonstrations, comparisons=comparisons, golden=golden, prompts=prompts)
+
+
+def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> dict[str, Any]:
+    """How far the raters agree; nothing when no pair has two votes.
+
+    Raises GateError when Krippendorff's alpha is below data.min_agreement.
+    """
+    figures = agreement_figures(records)
+    if not figures:
+        return {}
+    run.events.append("agreement", stage="data", **figures)
+    alpha, wanted = figures["krippendorff_alpha"], recipe.data.min_agreement
+    verdict = agreement_gate(alpha)
+    run.verdict("data", verdict)
+    if wanted is not None and alpha < wanted:
+        raise GateError(
+            f"{verdict.message} A reward model trained on it would be confidently wrong. {verdict.remedy} To go on all "
+            f"the same, set data.min_agreement (now {wanted}) lower or to null; the recipe then records it."
+        )
+    return figures
 
 
 def freeze(run: Run, what: str, config: DataConfig) -> RecordSet:

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from keel.core.artifacts import Artifact
 from keel.core.errors import DataError
 from keel.core.seed import derive
-from keel.data.formats import read_comparisons, write_jsonl
-from keel.data.formats import DataConfig
-from keel.data.records import Comparison
+from keel.data.chat import decode_response
+from keel.data.formats import DataConfig, read_comparisons, write_jsonl
+from keel.data.records import Comparison, Prompt
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
 from keel.stages.agreement import agreement_figures
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import RLConfig, RoundsConfig
+from keel.stages.recipe import RLConfig
 from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
 
 RECORDS = "comparisons.jsonl"
@@ -26,7 +25,7 @@ RECORDS = "comparisons.jsonl"
 class Pair:
     """Two responses that wait for a judgment."""
 
-    prompt: str
+    prompt: Prompt
     a: str
     b: str
     a_finished: bool
@@ -38,62 +37,62 @@ class Pair:
 Labeller = Callable[[Sequence[Pair]], Sequence[Comparison]]
 
 
-def collect(
-    run: Run,
-    config: RoundsConfig,
-    rl: RLConfig,
-    labeller: Labeller,
-    labeller_identity: str,
-    policy: Artifact,
-    policy_files: PolicyFiles,
-    reference: PolicyFiles,
-    prompts: Sequence[EncodedPrompt],
-    round: int,
-) -> Artifact:
-    """Comparisons of fresh policy samples: half against the policy itself, half against the SFT policy."""
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What one round of labelling samples from, and by whom it is judged."""
+
+    count: int
+    opponent_share: float
+    """Share of pairs whose second response comes from the reference; the rest come from the policy itself."""
+    policy: PolicyFiles
+    reference: PolicyFiles
+    prompts: Sequence[EncodedPrompt]
+    round: int
+    labeller: Labeller
+    labeller_identity: str | None
+
+
+def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact]) -> Artifact:
+    """Judged comparisons of fresh samples, as a comparison set."""
     settings = {
-        "comparisons": config.comparisons,
-        "labeller": labeller_identity,
+        "count": task.count,
+        "opponent_share": task.opponent_share,
+        "labeller": task.labeller_identity,
         "max_new_tokens": rl.max_new_tokens,
         "temperature": rl.temperature,
         "seed": run.seed,
-        "round": round,
-        "reference": reference.identity,
+        "round": task.round,
+        "policy": task.policy.identity,
+        "reference": task.reference.identity,
     }
 
     def body(context: StageContext) -> StageResult:
-        pairs = sample_pairs(context.seed, config, rl, policy_files, reference, prompts, round)
-        records = list(labeller(pairs))
+        context.run.progress.start(context.name, None, "pairs")
+        pairs = sample_pairs(context.seed, rl, task)
+        records = list(task.labeller(pairs))
         if not records:
             raise DataError(f"rounds.labeller returned no comparison for {len(pairs)} pairs. Return one a pair.")
+        figures = agreement_figures(records)
+        context.run.progress.finish(f"{len(records)} pairs judged")
         return StageResult(
-            metrics={"comparisons": len(records), **agreement_figures(records)},
+            metrics={"comparisons": len(records), **figures},
             write=lambda folder: write_jsonl(folder / RECORDS, records),
         )
 
-    return run.stage("labels", settings, [policy], body, kind="comparison_set", label=f"labels {round + 1}")
+    return run.stage("labels", settings, parents, body, kind="comparison_set", label=f"labels {task.round}")
 
 
-def sample_pairs(
-    seed: int,
-    config: RoundsConfig,
-    rl: RLConfig,
-    policy: PolicyFiles,
-    reference: PolicyFiles,
-    prompts: Sequence[EncodedPrompt],
-    round: int,
-) -> list[Pair]:
-    """`config.comparisons` pairs on prompts drawn anew each round."""
-    draw = derive(seed, "labels", round)
-    order = [derive(draw, i) for i in range(config.comparisons)]
-    chosen = [prompts[key % len(prompts)] for key in order]
-    half = config.comparisons // 2
-    first = texts(policy, chosen, rl, derive(draw, "first"))
-    second = texts(policy, chosen[:half], rl, derive(draw, "second")) + texts(
-        reference, chosen[half:], rl, derive(draw, "reference")
-    )
+def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
+    """Pairs of different responses on prompts drawn anew each round."""
+    draw = derive(seed, "labels", task.round)
+    order = [derive(draw, i) for i in range(task.count)]
+    chosen = [task.prompts[key % len(task.prompts)] for key in order]
+    own = task.count - round(task.opponent_share * task.count)
+    first = texts(task.policy, chosen, rl, derive(draw, "first"))
+    second = texts(task.policy, chosen[:own], rl, derive(draw, "second"))
+    second += texts(task.reference, chosen[own:], rl, derive(draw, "reference"))
     return [
-        Pair(prompt=prompt.text, a=a, b=b, a_finished=a_done, b_finished=b_done, key=key)
+        Pair(prompt=prompt.prompt, a=a, b=b, a_finished=a_done, b_finished=b_done, key=key)
         for prompt, (a, a_done), (b, b_done), key in zip(chosen, first, second, order, strict=True)
         if a != b
     ]
@@ -115,7 +114,7 @@ def texts(
         seed=seed,
     )
     responses = as_responses(
-        batch, finished, [p.text for p in prompts], lambda t: tokenizer.decode(list(t), skip_special_tokens=True)
+        batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer)
     )
     return list(zip(responses.response_texts, finished.tolist(), strict=True))
 

@@ -15,14 +15,16 @@ from keel.core.events import EventLog
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
 from keel.core.seed import generator
+from keel.data.formats import read_prompts
+from keel.data.split import split
 from keel.report.html import write_report
 from keel.stages.align import AlignTask, Aligner
 from keel.stages.context import Run, available_cores
 from keel.stages.encode import encode_comparisons, encode_demonstrations, encode_prompts, fitting
 from keel.stages.evaluate import evaluate_policy
 from keel.stages.functions import function_identity, load_function
-from keel.stages.inputs import read_inputs
-from keel.stages.labels import collect, read_set
+from keel.stages.inputs import RecordSet, check_agreement, read_inputs
+from keel.stages.labels import Collection, collect, read_set
 from keel.stages.policy import PolicyFiles, read_tokenizer
 from keel.stages.recipe import Recipe, RewardConfig, RLConfig
 from keel.stages.reward import (
@@ -36,8 +38,12 @@ from keel.stages.reward import (
 from keel.stages.sft import train_sft
 from keel.stages.summary import Made, summarise
 from keel.train.judge import FunctionScorer, Judge, Scorer
+from keel.train.rollout import EncodedPrompt
 
 STAGES = ("sft", "reward", "ppo", "evaluate")
+
+FIRST_HOLDOUT = 0.15
+"""Share of prompts whose collected comparisons measure the reward model instead of training it."""
 
 
 def run(
@@ -98,7 +104,6 @@ class Pipeline:
         base = PolicyFiles.of_model(recipe.model)
         self.tokenizer = read_tokenizer(base)
         self.inputs = read_inputs(self.context, recipe)
-        self.made.agreement = self.inputs.agreement
         self.sft_files, self.sft_artifact = base, None
         if recipe.sft is not None:
             self.sft_artifact = self.fine_tune(base)
@@ -108,6 +113,9 @@ class Pipeline:
             return
         self.members: list[Artifact] = []
         if recipe.reward is not None:
+            self.comparisons = self.inputs.comparisons or self.collect_first()
+            records = [*self.comparisons.train, *self.comparisons.held_out]
+            self.made.agreement = check_agreement(self.context, recipe, records)
             self.reward_data = self.encode_reward_data()
             self.members = train_reward_models(self.context, recipe.reward, self.sft_files, self.reward_data)
             self.made.reward = self.members
@@ -126,7 +134,7 @@ class Pipeline:
             policy,
             base.of_artifact(policy),
             self.sft_files,
-            self.held_out_prompts,
+            self.evaluation_prompts(recipe),
             self.judge(recipe.ppo),
             preference,
             function_identity(spec, self.context.recipe_folder),
@@ -152,9 +160,9 @@ class Pipeline:
             return PairSet.of(records, encode_comparisons(records, self.tokenizer, fit))
 
         data = RewardData(
-            artifacts=[inputs.comparisons.artifact, *([self.sft_artifact] if self.sft_artifact else [])],
-            train=pair_set(inputs.comparisons.train),
-            held_out=pair_set(inputs.comparisons.held_out),
+            artifacts=[self.comparisons.artifact, *([self.sft_artifact] if self.sft_artifact else [])],
+            train=pair_set(self.comparisons.train),
+            held_out=pair_set(self.comparisons.held_out),
             golden=pair_set(inputs.golden) if inputs.golden else None,
         )
         self.context.events.append(
@@ -171,6 +179,28 @@ class Pipeline:
             "records", stage="ppo", train=len(self.train_prompts), held_out=len(self.held_out_prompts), **fit.report()
         )
 
+    def collect_first(self) -> RecordSet:
+        """Comparisons of the SFT policy's own samples, for recipes that bring no comparisons."""
+        self.encode_rl_prompts(self.recipe.ppo)
+        task = self.collection(self.recipe.rounds.first_comparisons, 0, self.sft_files, opponent_share=0.0)
+        parents = [a for a in (self.sft_artifact,) if a is not None]
+        artifact = collect(self.context, self.recipe.ppo, task, parents)
+        train, held_out = split(read_set(artifact), FIRST_HOLDOUT)
+        return RecordSet(train=train, held_out=held_out, artifact=artifact)
+
+    def collection(self, count: int, number: int, policy: PolicyFiles, *, opponent_share: float) -> Collection:
+        spec, folder = self.recipe.rounds.labeller, self.context.recipe_folder
+        return Collection(
+            count=count,
+            opponent_share=opponent_share,
+            policy=policy,
+            reference=self.sft_files,
+            prompts=self.train_prompts,
+            round=number,
+            labeller=load_function(spec, "rounds.labeller", folder),
+            labeller_identity=function_identity(spec, folder),
+        )
+
     def align(self, config: RLConfig) -> Artifact:
         """RL in one go."""
         return self.rl_stage(config, AlignTask(**self.task(), start=self.sft_files), None, "ppo")
@@ -178,10 +208,8 @@ class Pipeline:
     def align_in_rounds(self, config: RLConfig) -> Artifact:
         """RL, fresh labels, refreshed reward model, RL again: labels follow the policy (SCIENCE 3)."""
         recipe, rounds = self.recipe, self.recipe.rounds
-        labeller = load_function(rounds.labeller, "rounds.labeller", self.context.recipe_folder)
-        identity = function_identity(rounds.labeller, self.context.recipe_folder)
         policy: Artifact | None = None
-        seen = list(self.inputs.comparisons.train)
+        seen = list(self.comparisons.train)
         for number in range(rounds.count):
             start = self.sft_files if policy is None else self.sft_files.of_artifact(policy)
             task = AlignTask(
@@ -191,10 +219,8 @@ class Pipeline:
             if number == rounds.count - 1:
                 break
             files = self.sft_files.of_artifact(policy)
-            fresh_set = collect(
-                self.context, rounds, config, labeller, identity, policy, files, self.sft_files,
-                self.train_prompts, number,
-            )
+            task = self.collection(rounds.comparisons, number + 1, files, opponent_share=0.5)
+            fresh_set = collect(self.context, config, task, [policy])
             fresh = read_set(fresh_set)
             seen = self.refresh(fresh_set, fresh, seen, number)
         return policy
@@ -209,7 +235,7 @@ class Pipeline:
         before = on_policy_accuracy(self.scorer(), fresh_pairs)
         mixed = fresh + replay
         data = RewardData(
-            artifacts=[fresh_set, self.inputs.comparisons.artifact],
+            artifacts=[fresh_set, self.comparisons.artifact],
             train=PairSet.of(mixed, encode_comparisons(mixed, self.tokenizer, fit)),
             held_out=self.reward_data.held_out,
             golden=self.reward_data.golden,
@@ -231,6 +257,12 @@ class Pipeline:
         self.made.rounds.append({"round": number + 1, **figures})
         self.context.events.append("round", stage="rounds", round=number + 1, **figures)
         return seen + fresh
+
+    def evaluation_prompts(self, recipe: Recipe) -> list[EncodedPrompt]:
+        if recipe.evaluate.data is None:
+            return self.held_out_prompts
+        prompts = read_prompts(recipe.evaluate.data)
+        return encode_prompts(prompts, self.tokenizer, fitting(recipe.data), recipe.ppo.max_new_tokens)
 
     def task(self) -> dict[str, Any]:
         config = self.recipe.ppo

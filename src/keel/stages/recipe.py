@@ -159,8 +159,11 @@ class RoundsConfig(Config):
     """Rounds of RL; the reward model is refreshed between them."""
     comparisons: int = Field(800, ge=1)
     """Fresh pairs judged before each refresh, half policy against policy, half policy against SFT."""
+    first_comparisons: int = Field(0, ge=0)
+    """Pairs of SFT samples judged before the first reward model, for recipes without data.comparisons."""
     labeller: str | None = None
-    """`file.py:function` that judges pairs; takes a list of (prompt, a, b, seed) and returns keel Comparisons."""
+    """`file.py:function` that judges pairs: takes a list of `keel.stages.labels.Pair` and returns a list of
+    `keel.data.records.Comparison`, votes included where there are any."""
     replay: float = Field(1.0, ge=0)
     """Earlier comparisons mixed into each refresh, as a share of the fresh ones."""
     learning_rate: float | None = Field(None, gt=0)
@@ -172,11 +175,13 @@ class EvaluateConfig(Config):
 
     prompts: int = Field(256, ge=1)
     """Held-out prompts, one response each from both policies."""
+    data: DataConfig | None = None
+    """Prompts to compare on; null takes the held-out prompts of RL."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     preference: str | None = None
     """`file.py:function` that knows the true preference: takes (prompts, responses, finished) and returns one utility
-    each. null compares by the reward model, and says so."""
+    each, or named lists of which one is `utility`. null compares by the reward model, and says so."""
 
 
 class Recipe(Config):
@@ -209,10 +214,11 @@ class Recipe(Config):
     def _stages_have_what_they_need(self) -> Self:
         if self.sft and not self.data.demonstrations:
             raise ValueError("sft needs data.demonstrations")
-        if self.reward and not self.data.comparisons:
-            raise ValueError("reward needs data.comparisons")
+        collected = self.rounds is not None and self.rounds.first_comparisons > 0
+        if self.reward and not self.data.comparisons and not collected:
+            raise ValueError("reward needs data.comparisons (or rounds.first_comparisons)")
         if self.ppo and not self.reward and any(part.model == "stage" for part in self.ppo.rewards):
             raise ValueError("ppo.rewards names the reward model of this recipe, but the recipe has no reward section")
-        if self.rounds and not (self.ppo and self.reward):
-            raise ValueError("rounds needs both a reward and a ppo section")
+        if self.rounds and not (self.ppo and self.reward and self.rounds.labeller):
+            raise ValueError("rounds needs a reward section, a ppo section and rounds.labeller")
         return self

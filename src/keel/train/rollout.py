@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from keel.batch.pack import pack
 from keel.batch.types import CriticRollout, Packed, Rollout, TokenBatch, widen
 from keel.core.seed import derive
+from keel.data.records import Prompt, prompt_text
 from keel.models.critic import Critic
 from keel.models.generate import Sampler
 from keel.models.packed import forward_hidden, token_logprobs
@@ -21,11 +22,15 @@ from keel.train.step import micro_batches
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedPrompt:
-    """A prompt as text and as token ids; `key` names its random stream."""
+    """A prompt as it was written and as token ids; `key` names its random stream."""
 
-    text: str
+    prompt: Prompt
     tokens: tuple[int, ...]
     key: int
+
+    @property
+    def text(self) -> str:
+        return prompt_text(self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
