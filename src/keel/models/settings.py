@@ -23,7 +23,7 @@ class ModelConfig(Config):
 
 
 class LoraConfig(Config):
-    """Low-rank adapters (Hu et al. 2021): each chosen weight W becomes W + alpha/rank · B A, with only A and B trained."""
+    """Low-rank adapters (Hu et al. 2021): a chosen weight W becomes W + alpha/rank · B A, with only A and B trained."""
 
     rank: int = Field(16, ge=1)
     """Rank of the update. More can learn more and costs memory in proportion."""
