@@ -56,7 +56,21 @@ def problems(error: ValidationError, cls: type[BaseModel], data: Any, place: Cal
     by_field: dict[Keys, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_field.setdefault(_keys(detail, data), []).append(detail)
-    return [f"{place(keys)}: {_sentence(cls, data, keys, details)}" for keys, details in by_field.items()]
+    in_order = sorted(by_field.items(), key=lambda item: _rank(item[0], data))
+    return [f"{place(keys)}: {_sentence(cls, data, keys, details)}" for keys, details in in_order]
+
+
+def _rank(keys: Keys, data: Any) -> list[int]:
+    """Sorts fields into the order in which they were written."""
+    rank = []
+    for key in keys:
+        if isinstance(data, dict):
+            rank.append(list(data).index(key) if key in data else len(data))
+            data = data.get(key)
+        else:
+            rank.append(int(key))
+            data = data[key] if isinstance(data, list) and int(key) < len(data) else None
+    return rank
 
 
 def coercions(written: Any, taken: Any, place: Callable[[Keys], str], keys: Keys = ()) -> list[str]:
@@ -133,7 +147,7 @@ def _unknown(cls: type[BaseModel], data: Any, keys: Keys) -> str:
     advice = suggest(name, known)
     if not advice:
         elsewhere = [doc.name for doc in fields_of(cls) if doc.name.rpartition(".")[2] == name]
-        advice = f" There is {' and '.join(elsewhere[:3])}." if elsewhere else ""
+        advice = f" Elsewhere there is {', '.join(elsewhere[:4])}." if elsewhere else ""
     if not advice and known:
         listed = ", ".join(dict.fromkeys(known[:MAX_KNOWN])) + (", …" if len(known) > MAX_KNOWN else "")
         advice = f" Known here: {listed}."

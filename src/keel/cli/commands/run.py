@@ -1,0 +1,54 @@
+"""`keel run`, and each stage alone: `keel sft`, `keel reward`, `keel ppo`, `keel evaluate`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from keel.cli.commands.options import add_out, add_overrides
+from keel.cli.render import next_step
+from keel.core.errors import ConfigError
+
+EPILOG = """Finished stages are reused, an interrupted one goes on where its last checkpoint was: give the same command
+again. keel config --fields lists what a recipe may say.
+
+example:
+  keel {command} recipes/sentiment.yaml -s ppo.kl.initial=0.1 --out runs/gentle"""
+
+COMMANDS = {
+    "run": "run all stages of a recipe",
+    "sft": "run a recipe up to supervised fine-tuning",
+    "reward": "run a recipe up to its reward model",
+    "ppo": "run a recipe up to reinforcement learning",
+    "evaluate": "run a recipe up to the comparison with SFT",
+}
+
+
+def add(commands: Any) -> None:
+    for command, summary in COMMANDS.items():
+        parser = commands.add_parser(command, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        parser.epilog = EPILOG.format(command=command)
+        parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
+        add_overrides(parser)
+        add_out(parser, "runs/ and the name of the recipe file")
+        parser.set_defaults(call=run, parser=parser, only=None if command == "run" else command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run a recipe, all of it or up to one stage."""
+    from keel.core.config import load_config
+    from keel.stages.recipe import Recipe
+
+    recipe = load_config(Recipe, arguments.recipe, arguments.set)
+    if arguments.only and getattr(recipe, arguments.only) is None:
+        raise ConfigError(
+            f"{arguments.recipe}: keel {arguments.only} needs a section {arguments.only}: in the recipe. Add it; "
+            f"{arguments.only}: {{}} takes all defaults."
+        )
+    run_dir = arguments.out or Path("runs") / arguments.recipe.stem
+
+    from keel.cli.progress import watching
+    from keel.stages import pipeline  # torch comes with it: only now that the recipe is known to be sound
+
+    with watching() as progress:
+        pipeline.run(recipe, run_dir, progress, only=arguments.only, recipe_folder=arguments.recipe.parent)
+    next_step(f"keel show {run_dir}, or open {run_dir / 'report.html'}")

@@ -1,0 +1,67 @@
+"""The command line: `keel COMMAND`, one module of `keel.cli.commands` each.
+
+Exit status 0; 2 with one message for everything that keel can explain; 130 when interrupted.
+"""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from keel.cli.commands import config, data, demo, run, show, version
+from keel.cli.parser import Parser
+from keel.cli.render import fail, note
+from keel.core.errors import KeelError
+
+DESCRIPTION = """Reinforcement learning from human feedback, end to end.
+
+  keel demo                     see all of it happen in a few minutes, offline
+  keel run recipes/NAME.yaml    fine-tune, train a reward model, optimise, evaluate
+  keel show RUN                 look at a run"""
+TRAIN_PACKAGES = {"torch", "transformers", "peft", "datasets", "safetensors", "tokenizers", "matplotlib", "accelerate"}
+OUTSIDE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+"""Refusals of the machine, which are not faults of the program."""
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(prog="keel", description=DESCRIPTION)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for module in (demo, run, config, show, data, version):
+        module.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    try:
+        arguments: argparse.Namespace = parser().parse_strictly(argv)
+        arguments.call(arguments)
+        sys.stdout.flush()
+    except SystemExit as error:  # argparse, after --help or a message of its own
+        return error.code if isinstance(error.code, int) else 2
+    except KeelError as error:
+        fail(str(error))
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in TRAIN_PACKAGES:
+            raise
+        fail(f"this command needs {error.name}. Install it with: pip install 'keel-rlhf[train]'")
+        return 2
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in OUTSIDE:
+            raise
+        fail(f"{error.filename or 'a file'}: {error.strerror}. Nothing already made is lost.")
+        return 2
+    except KeyboardInterrupt:
+        note("\nStopped. Nothing finished is lost; resume with the same command.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
