@@ -32,6 +32,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
     """Unbiased variance (divided by n - 1) of `values` where `mask` is True, a scalar. Fewer than two values give 0."""
+    values = zero_outside(values, mask)
     return masked_sum((values - masked_mean(values, mask)).square(), mask) / (mask.sum() - 1).clamp(min=1)
 
 
@@ -41,6 +42,7 @@ def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     Without `shift_mean` the mean stays what it was, as in `whiten` of Ziegler et al. (2019, arXiv 1909.08593), who use
     it so for rewards. A constant input has no scale: it gives 0, or its mean.
     """
+    values = zero_outside(values, mask)
     mean = masked_mean(values, mask)
     white = (values - mean) * torch.rsqrt(masked_var(values, mask) + 1e-8)
     return zero_outside(white if shift_mean else white + mean, mask)
