@@ -17,6 +17,7 @@ ROLES = {
     "model": "assistant",
     "tool": "tool",
 }
+A_CHAT = "a chat (a list of messages with role and content)"
 
 
 def text(row: Row, name: str) -> str:
@@ -81,8 +82,7 @@ def prompt(row: Row, name: str) -> Prompt:
     found = value(row, name)
     if isinstance(found, str):
         return checked_text(row, name, found)
-    turns = messages(row, name, found)
-    return waiting(row, name, turns)
+    return waiting(row, name, messages(row, name, found, f"text or {A_CHAT}"))
 
 
 def waiting(row: Row, name: str, turns: Sequence[Message]) -> tuple[Message, ...]:
@@ -97,10 +97,10 @@ def waiting(row: Row, name: str, turns: Sequence[Message]) -> tuple[Message, ...
     return tuple(turns)
 
 
-def messages(row: Row, name: str, found: Any) -> tuple[Message, ...]:
+def messages(row: Row, name: str, found: Any, expected: str = A_CHAT) -> tuple[Message, ...]:
     """The turns of a chat: objects with role and content, or with from and value as ShareGPT writes them."""
     if not is_chat(found):
-        raise wrong_type(row, name, found, "a list of messages with role and content")
+        raise wrong_type(row, name, found, expected)
     return tuple(_message(row, f"{name}[{index}]", turn) for index, turn in enumerate(found))
 
 
@@ -133,7 +133,7 @@ def answer(row: Row, name: str) -> str:
     found = value(row, name)
     if isinstance(found, str):
         return checked_text(row, name, found)
-    turns = messages(row, name, found)
+    turns = messages(row, name, found, f"text or {A_CHAT}")
     if len(turns) != 1 or turns[0].role != "assistant":
         roles = ", ".join(turn.role for turn in turns) or "none"
         raise RecordError(

@@ -249,7 +249,7 @@ def _json_row(place: Place, line: bytes) -> Row | RecordError:
     if isinstance(text, RecordError):
         return text
     try:
-        return _object_row(place, json.loads(text))
+        return _object_row(place, json.loads(text.rstrip()))
     except json.JSONDecodeError as error:
         fault = f"broken JSON at column {error.colno} ({error.msg})"
         hint = "One JSON object a line was expected; correct the line or drop it."
