@@ -12,6 +12,7 @@ from math import log
 
 import numpy as np
 
+from keel.annotate.consensus import majority
 from keel.core.errors import DataError
 from keel.core.seed import generator
 from keel.data.records import Choice, Comparison, Vote
@@ -138,7 +139,7 @@ def collect(
         chosen = [raters[index] for index in rng.permutation(len(raters))[:votes_per_pair]]
         same = a.text == b.text
         votes = tuple(Vote(rater.name, "tie" if same else _vote(rater, *features, rng)) for rater in chosen)
-        comparisons.append(Comparison(question.prompt, a.text, b.text, _majority(votes), votes=votes))
+        comparisons.append(Comparison(question.prompt, a.text, b.text, majority(votes).preference, votes=votes))
     return comparisons
 
 
@@ -148,8 +149,3 @@ def _vote(rater: Rater, a: Features, b: Features, rng: np.random.Generator) -> C
         return rater.judge(a, b, rng)
     mirrored: dict[Choice, Choice] = {"a": "b", "b": "a", "tie": "tie"}
     return mirrored[rater.judge(b, a, rng)]
-
-
-def _majority(votes: Sequence[Vote]) -> float:
-    lead = sum((vote.choice == "a") - (vote.choice == "b") for vote in votes)
-    return 0.5 if lead == 0 else float(lead > 0)
