@@ -4,7 +4,7 @@ import importlib
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ def read_hub(name: str, subset: str | None, split: str) -> Rows:
 
 
 @contextmanager
-def _no_retries_without_network() -> Iterator[None]:
+def _no_retries_without_network() -> Generator[None, None, None]:
     """Use only the cache where the hub's name does not resolve: half a minute of retries would end the same."""
     constants: Any = importlib.import_module("huggingface_hub.constants")
     config: Any = importlib.import_module("datasets.config")

@@ -1,0 +1,35 @@
+import re
+from pathlib import Path
+
+import yaml
+
+from keel.core.schema import fields_of
+from keel.data.dialects import DIALECTS
+from keel.data.formats import DataConfig
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+
+
+def test_the_code_on_the_page_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "docs/data.md", "exec"), {})
+    shown = [line.strip() for block in blocks for line in re.findall(r"# (.*)", block)]
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_the_settings_on_the_page_are_settings():
+    for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL):
+        DataConfig(**yaml.safe_load(block)["data"])
+
+
+def test_every_format_and_every_column_is_on_the_page():
+    table = PAGE[PAGE.index("## Formats") : PAGE.index("### Preferences")]
+    for dialect in DIALECTS:
+        assert f"| `{dialect.name}` |" in table
+        assert all(f"`{column}`" in table for column in dialect.columns)
+
+
+def test_every_setting_is_on_the_page():
+    assert [doc.name for doc in fields_of(DataConfig) if not re.search(rf"\b{doc.name}\b", PAGE)] == []
