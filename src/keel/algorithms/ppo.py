@@ -1,8 +1,8 @@
 """Proximal policy optimisation for language models (Schulman et al. 2017; Ziegler et al. 2019).
 
-    prepare   reward_t = -kl_coef · k(pi, ref)_t + [t is the last token] · score
-              advantages, returns = GAE(reward, values; gamma, lam);  whiten the advantages
-    loss      max(-A · ratio, -A · clip(ratio))  +  value_coef · ½ max((v - R)², (v_clipped - R)²)  -  entropy_coef · H
+prepare   reward_t = -kl_coef · k(pi, ref)_t + [t is the last token] · score
+          advantages, returns = GAE(reward, values; gamma, lam);  whiten the advantages
+loss      max(-A · ratio, -A · clip(ratio))  +  value_coef · ½ max((v - R)², (v_clipped - R)²)  -  entropy_coef · H
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from keel.functional.kl import adaptive_coefficient, kl_k1, kl_k2, kl_k3
 from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
 from keel.models.critic import Critic
-from keel.models.packed import forward_hidden, token_logprobs
+from keel.models.packed import forward_hidden, logprobs_and_entropy
 from keel.train.step import LossTerms, Metrics
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -72,15 +72,13 @@ class PPO:
         advantages, returns = gae(rewards, rollout.padded(rollout.values), mask, c.gamma, c.lam)
         if c.whiten_advantages:
             advantages = whiten(advantages, mask)
-        return widen(
-            rollout, CriticExperience, advantages=rollout.flat(advantages), returns=rollout.flat(returns)
-        )
+        return widen(rollout, CriticExperience, advantages=rollout.flat(advantages), returns=rollout.flat(returns))
 
     def loss(self, rows: CriticExperience) -> LossTerms:
         c, mask, packed = self.config, rows.response_mask, pack(rows)
         hidden = forward_hidden(self.policy, packed)
-        logprobs, entropy = token_logprobs(
-            self.policy, packed, temperature=self.temperature, with_entropy=True, hidden=hidden
+        logprobs, entropy = logprobs_and_entropy(
+            self.policy, packed, temperature=self.temperature, hidden=hidden
         )
         values = self.critic.values(packed, hidden)
         surrogate = clipped_surrogate(logprobs, rows.logprobs, rows.advantages, c.clip_low, c.clip_high)

@@ -1,8 +1,8 @@
 """Reward modelling: Bradley-Terry on comparisons with soft targets (Bradley & Terry 1952; Ouyang et al. 2022).
 
-    P(a better than b) = sigmoid(score_a - score_b - margin)
-    loss = cross-entropy of that against the share of raters who preferred a (a tie is 0.5)
-           + centering · (score_a + score_b)²
+P(a better than b) = sigmoid(score_a - score_b - margin)
+loss = cross-entropy of that against the share of raters who preferred a (a tie is 0.5)
+       + centering · (score_a + score_b)²
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,10 @@ class RewardModelling:
     def loss(self, rows: PairBatch) -> LossTerms:
         scores = self.model.score(pack(rows))
         a, b = scores[0::2], scores[1::2]
-        losses = bradley_terry(
-            a, b, rows.preference, margin=rows.margin, label_smoothing=self.config.label_smoothing
-        ) + self.config.centering * (a + b).square()
+        losses = (
+            bradley_terry(a, b, rows.preference, margin=rows.margin, label_smoothing=self.config.label_smoothing)
+            + self.config.centering * (a + b).square()
+        )
         decided = rows.preference != 0.5
         right = ((a > b) == (rows.preference > 0.5))[decided].sum()
         return LossTerms(

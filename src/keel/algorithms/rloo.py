@@ -1,8 +1,8 @@
 """REINFORCE with a leave-one-out baseline (Kool et al. 2019; Ahmadian et al. 2024).
 
-    prepare   return of a response = score - kl_coef · sum of k(pi, ref) over its tokens
-              advantage = that minus the mean of the prompt's other responses
-    loss      max(-A · ratio, -A · clip(ratio)) summed over a response's tokens, mean over responses
+prepare   return of a response = score - kl_coef · sum of k(pi, ref) over its tokens
+          advantage = that minus the mean of the prompt's other responses
+loss      max(-A · ratio, -A · clip(ratio)) summed over a response's tokens, mean over responses
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from keel.batch.pack import pack
 from keel.batch.types import Experience, Rollout, widen
 from keel.functional.advantages import leave_one_out
 from keel.functional.policy_losses import clipped_surrogate
-from keel.models.packed import token_logprobs
+from keel.models.packed import logprobs_and_entropy
 from keel.train.step import LossTerms, Metrics
 
 
@@ -36,9 +36,7 @@ class RLOO:
 
     def loss(self, rows: Experience) -> LossTerms:
         c, mask = self.config, rows.response_mask
-        logprobs, entropy = token_logprobs(
-            self.policy, pack(rows), temperature=self.temperature, with_entropy=True
-        )
+        logprobs, entropy = logprobs_and_entropy(self.policy, pack(rows), temperature=self.temperature)
         surrogate = clipped_surrogate(logprobs, rows.logprobs, rows.advantages, c.clip_low, c.clip_high)
         objective = surrogate + self.kl.in_loss(logprobs, rows.ref_logprobs) - c.entropy_coef * entropy
         return LossTerms(

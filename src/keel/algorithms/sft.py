@@ -1,6 +1,6 @@
 """Supervised fine-tuning: maximise the log-probability of the demonstrated responses.
 
-    loss = - sum over response tokens of log pi(token | what came before) / number of response tokens
+loss = - sum over response tokens of log pi(token | what came before) / number of response tokens
 """
 
 from dataclasses import dataclass

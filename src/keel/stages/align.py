@@ -1,6 +1,6 @@
 """A policy, prompts and a judge in; a policy that the judge likes better out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler
 from keel.models.heads import ValueHead
 from keel.models.load import eos_ids, hidden_size
+from keel.models.packed import transformer
 from keel.monitor.bands import kl_ladder
 from keel.stages.context import StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
@@ -28,6 +29,7 @@ from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights, load_tensors, restore_module, save_module
 from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
+from keel.train.step import Metrics
 
 CRITIC = "critic.safetensors"
 SAMPLES_SHOWN = 12
@@ -66,9 +68,10 @@ class Aligner:
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
         self.kl = KLPenalty(config.kl, coefficient)
         self.critic = self._critic() if config.algorithm == "ppo" else None
-        self.algorithm = self._algorithm()
+        self.method = config.ppo if config.algorithm == "ppo" else config.rloo
         self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
         self.source = RolloutSource(
+            policy=self.policy,
             sampler=InProcessSampler(self.policy, eos_ids(self.policy, self.tokenizer)),
             reference=self.reference,
             judge=judge,
@@ -82,8 +85,6 @@ class Aligner:
                 micro_batch_tokens=config.micro_batch_tokens,
                 seed=seed,
             ),
-            critic=self.critic,
-            policy=self.policy,
         )
         self.seed = seed
         self.best = BestWeights(context.checkpoints.folder)
@@ -110,10 +111,22 @@ class Aligner:
             restore_module(critic, load_tensors(carried))
         return critic.eval()
 
-    def _algorithm(self) -> PPO | RLOO:
+    def updates(self, start: int) -> Iterator[Metrics]:
+        """The metrics of each update from `start` on."""
+        config = self.config
+        loop = LoopConfig(
+            epochs=self.method.epochs,
+            minibatches=self.method.minibatches,
+            micro_batch_tokens=config.micro_batch_tokens,
+            seed=self.seed,
+        )
         if self.critic is not None:
-            return PPO(self.policy, self.critic, self.config.ppo, self.kl, self.config.temperature)
-        return RLOO(self.policy, self.config.rloo, self.kl, self.config.temperature)
+            ppo = PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
+            source = self.source.critic_batches(self.critic, start, config.updates)
+            return fit(source, ppo, self.optimizer, loop, start=start, enough=ppo.enough)
+        rloo = RLOO(self.policy, config.rloo, self.kl, config.temperature)
+        rollouts = self.source.batches(start, config.updates)
+        return fit(rollouts, rloo, self.optimizer, loop, start=start, enough=rloo.enough)
 
     def _groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup(parameters=trainable(self.policy))]
@@ -123,8 +136,7 @@ class Aligner:
         return groups
 
     def _steps_per_update(self) -> int:
-        own = self.config.ppo if self.config.algorithm == "ppo" else self.config.rloo
-        return own.epochs * min(own.minibatches, self.config.prompts)
+        return self.method.epochs * min(self.method.minibatches, self.config.prompts)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -136,7 +148,8 @@ class Aligner:
             self.task.held_out, derive(self.context.seed, "held out"), samples=1, observe=False
         )
         figures = {**judged.figures(), **diversity_figures(judged)}
-        figures["objective"] = figures["reward_mean"] - self.kl.coefficient * figures["kl_nats_per_sequence"]
+        # At the first coefficient, so that a coefficient that moves does not change what counts as better.
+        figures["objective"] = figures["reward_mean"] - self.config.kl.initial * figures["kl_nats_per_sequence"]
         kept = {k: v for k, v in figures.items() if not k.startswith("seconds")}
         self.context.event("evaluated", step=step, round=self.task.round, score=kept["score_mean"], **kept)
         if show:
@@ -159,22 +172,10 @@ class Aligner:
             state["before"] = self.evaluate(offset, show=True)
             state["best"] = state["before"]
             self.best.keep(self.policy)
-        own = config.ppo if config.algorithm == "ppo" else config.rloo
-        loop = LoopConfig(
-            epochs=own.epochs, minibatches=own.minibatches, micro_batch_tokens=config.micro_batch_tokens, seed=self.seed
-        )
         progress.start(context.name, config.updates, "updates")
         progress.advance(start)
-        updates = fit(
-            self.source.batches(start, config.updates),
-            self.algorithm,
-            self.optimizer,
-            loop,
-            start=start,
-            enough=self.algorithm.enough,
-        )
         done = start
-        for done, metrics in enumerate(updates, start + 1):
+        for done, metrics in enumerate(self.updates(start), start + 1):
             figures = self.record(offset + done, metrics)
             progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
             if done % config.evaluate_every == 0 or done == config.updates:
@@ -185,7 +186,9 @@ class Aligner:
                 else:
                     state = {**state, "worse": state["worse"] + 1}
                 if config.patience is not None and state["worse"] >= config.patience:
-                    progress.say(f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept")
+                    progress.say(
+                        f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept"
+                    )
                     break
             if context.checkpoint_due():
                 context.checkpoints.save(
@@ -237,8 +240,14 @@ class Aligner:
             "score_std_before": before["score_std"],
             **{
                 name: after[name]
-                for name in ("kl_nats_per_token", "kl_nats_per_sequence", "distinct_2", "unique_share",
-                             "response_tokens_mean", "finished_share")
+                for name in (
+                    "kl_nats_per_token",
+                    "kl_nats_per_sequence",
+                    "distinct_2",
+                    "unique_share",
+                    "response_tokens_mean",
+                    "finished_share",
+                )
             },
             "distinct_2_before": before["distinct_2"],
             "response_tokens_before": before["response_tokens_mean"],
@@ -273,25 +282,22 @@ def diversity_figures(judged: Judged) -> dict[str, float]:
 
 def shown(judged: Judged) -> list[dict[str, Any]]:
     """A few samples, one a prompt, for people."""
-    responses, samples = judged.responses, []
+    responses = judged.responses
     per_prompt = judged.rollout.num_responses // max(1, len(judged.rollout))
-    for i in range(0, judged.rollout.num_responses, per_prompt)[:SAMPLES_SHOWN]:
-        samples.append(
-            {
-                "prompt": responses.prompt_texts[i],
-                "response": responses.response_texts[i],
-                "score": float(judged.scores.raw[i]),
-                "finished": bool(judged.rollout.finished[i]),
-            }
-        )
-    return samples
+    return [
+        {
+            "prompt": responses.prompt_texts[i],
+            "response": responses.response_texts[i],
+            "score": float(judged.scores.raw[i]),
+            "finished": bool(judged.rollout.finished[i]),
+        }
+        for i in range(0, judged.rollout.num_responses, per_prompt)[:SAMPLES_SHOWN]
+    ]
 
 
 def output_only_parameters(critic: Critic) -> list[nn.Parameter]:
     """Parameters of the critic's trunk that only the language-model head uses: they never get a gradient."""
-    trunk = critic.trunk
-    if trunk is None:
+    if critic.trunk is None:
         return []
-    head = trunk.get_output_embeddings()
-    inputs = {id(p) for p in trunk.get_input_embeddings().parameters()}
-    return [p for p in head.parameters() if id(p) not in inputs] if head is not None else []
+    used = {id(p) for p in transformer(critic.trunk).base_model.parameters()}
+    return [p for p in critic.trunk.parameters() if id(p) not in used]

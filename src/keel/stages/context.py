@@ -1,11 +1,11 @@
 """A run folder and what every stage does in it: reuse, resume, record.
 
-    RUN/recipe.yaml      the resolved recipe
-    RUN/events.jsonl     what happened
-    RUN/artifacts/       finished stages, one folder each, named by stage and hash
-    RUN/checkpoints/     unfinished stages
-    RUN/summary.json     the figures
-    RUN/report.html      the figures as a page
+RUN/recipe.yaml      the resolved recipe
+RUN/events.jsonl     what happened
+RUN/artifacts/       finished stages, one folder each, named by stage and hash
+RUN/checkpoints/     unfinished stages
+RUN/summary.json     the figures
+RUN/report.html      the figures as a page
 """
 
 import os

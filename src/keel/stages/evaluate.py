@@ -116,7 +116,7 @@ def judged_by(preference: Preference, responses: Responses) -> tuple[list[float]
     if "utility" not in columns or any(len(v) != len(responses.response_texts) for v in columns.values()):
         raise TrainingError(
             f"evaluate.preference must return one utility a response ({len(responses.response_texts)}), as a list or "
-            f"under the name `utility`; it returned {({k: len(v) for k, v in columns.items()})}."
+            f"under the name `utility`; it returned { ({k: len(v) for k, v in columns.items()}) }."
         )
     return [float(u) for u in columns.pop("utility")], columns
 

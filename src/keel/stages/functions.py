@@ -15,7 +15,9 @@ def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
     """The function that `spec` names; relative files start at `folder`. Runs the file, as importing does."""
     where, _, name = spec.rpartition(":")
     if not where or not name:
-        raise ConfigError(f"{field}: {spec!r} names no function. Write `file.py:function` or `package.module:function`.")
+        raise ConfigError(
+            f"{field}: {spec!r} names no function. Write `file.py:function` or `package.module:function`."
+        )
     module = _load_file(folder / where, field) if where.endswith(".py") else _load_module(where, field)
     function = getattr(module, name, None)
     if not callable(function):

@@ -8,6 +8,7 @@ from typing import Any
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
 from keel.core.errors import DataError, GateError
+from keel.data.dialects import Kind
 from keel.data.formats import DataConfig, read, to_values, write_jsonl
 from keel.data.records import Comparison, Record
 from keel.data.split import split
@@ -39,7 +40,9 @@ class Inputs:
 def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     """Read, split and freeze what the recipe's stages need."""
     data = recipe.data
-    demonstrations = freeze(run, "demonstrations", data.demonstrations) if recipe.sft else None
+    demonstrations = None
+    if recipe.sft and data.demonstrations:
+        demonstrations = freeze(run, "demonstrations", data.demonstrations)
     comparisons = freeze(run, "comparisons", data.comparisons) if recipe.reward and data.comparisons else None
     golden = read(data.golden, "comparisons").records if data.golden and recipe.reward else None
     prompts = None
@@ -67,9 +70,15 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
         return {}
     run.events.append("agreement", stage="data", **figures)
     alpha, wanted = figures["krippendorff_alpha"], recipe.data.min_agreement
-    verdict = agreement_gate(alpha)
+    verdict = agreement_gate(
+        alpha,
+        figures["krippendorff_alpha_low"],
+        figures["krippendorff_alpha_high"],
+        num_items=figures["num_shared_items"],
+        num_raters=figures["num_raters"],
+    )
     run.verdict("data", verdict)
-    if wanted is not None and alpha < wanted:
+    if wanted is not None and alpha is not None and alpha < wanted:
         raise GateError(
             f"{verdict.message} A reward model trained on it would be confidently wrong. {verdict.remedy} To go on all "
             f"the same, set data.min_agreement (now {wanted}) lower or to null; the recipe then records it."
@@ -77,7 +86,7 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
     return figures
 
 
-def freeze(run: Run, what: str, config: DataConfig) -> RecordSet:
+def freeze(run: Run, what: Kind, config: DataConfig) -> RecordSet:
     """The records as an artifact of two files, named by the hash of what they say."""
     reading = read(config, what)
     train, held_out = split(reading.records, config.holdout)

@@ -98,9 +98,7 @@ def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
     ]
 
 
-def texts(
-    files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, seed: int
-) -> list[tuple[str, bool]]:
+def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, seed: int) -> list[tuple[str, bool]]:
     """One response a prompt, as text, and whether it ended by itself."""
     if not prompts:
         return []
@@ -113,9 +111,7 @@ def texts(
         temperature=rl.temperature,
         seed=seed,
     )
-    responses = as_responses(
-        batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer)
-    )
+    responses = as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer))
     return list(zip(responses.response_texts, finished.tolist(), strict=True))
 
 

@@ -55,7 +55,7 @@ class RewardConfig(Config):
     """Reward model: Bradley-Terry on comparisons."""
 
     form: Literal["head", "implicit", "hybrid"] = "head"
-    """head reads one score off the last token; implicit is beta·log pi/ref summed over the response; hybrid adds both."""
+    """head reads one score off the last token; implicit sums beta·log pi/ref over the response; hybrid adds both."""
     beta: float = Field(0.1, gt=0)
     """Weight of the implicit part."""
     epochs: int = Field(1, ge=1)
@@ -74,6 +74,8 @@ class RewardConfig(Config):
     """Embeddings stay as the policy's."""
     base: str | None = None
     """Another model to start from; null starts from the SFT policy."""
+    labels: Literal["given", "majority", "share", "weighted", "dawid_skene"] = "given"
+    """Where a comparison has votes: keep its preference, or derive it from the votes (share gives soft targets)."""
     loss: PairLossConfig = PairLossConfig()
     """The pair loss."""
     lora: LoraConfig | None = None

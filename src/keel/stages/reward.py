@@ -64,7 +64,9 @@ def train_reward_models(
     label: str = "reward",
 ) -> list[Artifact]:
     """One artifact a member; `start_from` (a member each) refreshes earlier models instead of starting anew."""
-    base = policy if config.base is None else PolicyFiles.of_model(policy.config.model_copy(update={"path": config.base}))
+    base = (
+        policy if config.base is None else PolicyFiles.of_model(policy.config.model_copy(update={"path": config.base}))
+    )
     out = []
     for member in range(config.members):
         earlier = [start_from[member]] if start_from else []

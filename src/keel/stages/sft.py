@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +51,8 @@ def fine_tune(
     optimizer = Optimizer([ParameterGroup(parameters=trainable(model))], config.optim, total)
     evaluation = token_batch([p for p, _ in held_out], [[r] for _, r in held_out]) if held_out else None
     best = BestWeights(context.checkpoints.folder)
-    start, state = 0, {"perplexity_before": None, "perplexity": None, "step": 0, "worse": 0}
+    start = 0
+    state: dict[str, Any] = {"perplexity_before": None, "perplexity": None, "step": 0, "worse": 0}
     if checkpoint := context.checkpoints.latest():
         checkpoint.restore({"policy": model}, optimizer)
         start, state = checkpoint.step, checkpoint.state
@@ -113,10 +115,9 @@ def training_batches(
 
 @torch.no_grad()
 def perplexity(model: nn.Module, batch: TokenBatch, micro_batch_tokens: int) -> float:
-    """exp of the mean negative log-probability of the responses' own tokens."""
+    """The exponential of the mean negative log-probability of the responses' own tokens."""
     was_training = model.training
     model.eval()
     logprobs = over_micro_batches(batch, micro_batch_tokens, model, lambda packed: token_logprobs(model, packed)[0])
     model.train(was_training)
     return math.exp(-float(logprobs[batch.response_mask].double().mean()))
-

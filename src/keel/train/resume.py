@@ -64,9 +64,7 @@ class Checkpoints:
         with atomic_directory(target) as draft:
             for name, module in modules.items():
                 save_module(module, draft / f"{name}.safetensors")
-            save_file(
-                {k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors"
-            )
+            save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
             files = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
             (draft / "checkpoint.json").write_text(json.dumps({"step": step, "state": dict(state), "files": files}))
         for old in self.folder.glob(f"{PREFIX}*"):

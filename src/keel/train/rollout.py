@@ -100,23 +100,25 @@ class RolloutSource:
     Update u's prompts and random numbers depend on (seed, u) alone, so a resumed run samples the same.
     """
 
+    policy: nn.Module
     sampler: Sampler
     reference: Reference
     judge: Judge
     prompts: Sequence[EncodedPrompt]
     decode: Callable[[Sequence[int]], str]
     config: RolloutConfig
-    critic: Critic | None = None
-    policy: nn.Module | None = None
-    """Needed for the values of a critic that sits on the policy's trunk."""
     last: Judged | None = field(default=None, init=False)
 
     def batches(self, start: int, stop: int) -> Iterator[Rollout]:
         """Rollouts of the updates from `start` up to `stop`; the newest is also kept in `last`."""
         for update in range(start, stop):
-            judged = self.rollout(self.prompts_of(update), derive(self.config.seed, "rollout", update))
-            self.last = judged
-            yield self.with_values(judged.rollout) if self.critic is not None else judged.rollout
+            self.last = self.rollout(self.prompts_of(update), derive(self.config.seed, "rollout", update))
+            yield self.last.rollout
+
+    def critic_batches(self, critic: Critic, start: int, stop: int) -> Iterator[CriticRollout]:
+        """The same, with the critic's values beside them."""
+        for rollout in self.batches(start, stop):
+            yield self.with_values(rollout, critic)
 
     def prompts_of(self, update: int) -> list[EncodedPrompt]:
         """The prompts of one update: each pass over the prompts is a new shuffle."""
@@ -139,7 +141,11 @@ class RolloutSource:
         """
         c, begun = self.config, time.perf_counter()
         batch, logprobs, finished = sample_batch(
-            self.sampler, prompts, samples=samples or c.samples, max_new_tokens=c.max_new_tokens, temperature=c.temperature,
+            self.sampler,
+            prompts,
+            samples=samples or c.samples,
+            max_new_tokens=c.max_new_tokens,
+            temperature=c.temperature,
             seed=seed,
         )
         sampled = time.perf_counter()
@@ -162,17 +168,11 @@ class RolloutSource:
         )
 
     @torch.no_grad()
-    def with_values(self, rollout: Rollout) -> CriticRollout:
+    def with_values(self, rollout: Rollout, critic: Critic) -> CriticRollout:
         """The same rollout with the critic's values beside it."""
-        critic = self.critic
-        if critic is None:
-            raise ValueError("this source has no critic")
 
         def values(packed: Packed) -> Tensor:
-            hidden = None
-            if critic.trunk is None and self.policy is not None:
-                hidden = forward_hidden(self.policy, packed)
-            return critic.values(packed, hidden)
+            return critic.values(packed, forward_hidden(self.policy, packed) if critic.trunk is None else None)
 
         return widen(
             rollout,

@@ -1,0 +1,155 @@
+"""Best of n before any RL: what does this reward model pick when it may choose? (SCIENCE: held-out accuracy does not
+predict safety under optimisation.)
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from keel.core.artifacts import Artifact
+from keel.core.errors import GateError
+from keel.core.files import atomic_write_json
+from keel.core.seed import derive
+from keel.data.chat import decode_response
+from keel.models.generate import InProcessSampler
+from keel.models.load import eos_ids
+from keel.monitor.verdict import Figure, Verdict
+from keel.stages.context import Run, StageContext, StageResult
+from keel.stages.labels import Labeller, Pair
+from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
+from keel.stages.recipe import RewardConfig, RLConfig
+from keel.stats.intervals import wilson
+from keel.train.judge import Scorer
+from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
+
+LENGTH_RATIO_WATCH = 1.3
+"""Chosen responses this much longer than the average hint at a taste for length."""
+
+
+def best_of_n(
+    run: Run,
+    config: RewardConfig,
+    rl: RLConfig,
+    members: Sequence[Artifact],
+    scorer: Scorer,
+    policy: PolicyFiles,
+    prompts: Sequence[EncodedPrompt],
+    labeller: Labeller | None,
+    labeller_identity: str | None,
+) -> Artifact:
+    """A report: the reward model's favourite among n samples against a random one, judged by raters if there are any.
+
+    Raises GateError when raters like the favourites less than random samples: RL would only make that worse.
+    """
+    settings = {
+        "n": config.best_of,
+        "prompts": config.best_of_prompts,
+        "max_new_tokens": rl.max_new_tokens,
+        "temperature": rl.temperature,
+        "labeller": labeller_identity,
+        "policy": policy.identity,
+        "seed": run.seed,
+    }
+
+    def body(context: StageContext) -> StageResult:
+        context.run.progress.start(context.name, None, "samples")
+        chosen = [prompts[i % len(prompts)] for i in range(config.best_of_prompts)]
+        metrics, pairs = favourites(config, rl, scorer, policy, chosen, derive(run.seed, "best of n"))
+        if labeller is not None and pairs:
+            metrics |= judged(labeller, pairs)
+        verdict = best_of_n_verdict(metrics)
+        context.run.verdict(context.name, verdict)
+        if verdict.level == "stop":
+            raise GateError(f"{verdict.message} {verdict.remedy}")
+        context.run.progress.finish(verdict.message)
+        return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
+
+    return run.stage("best_of_n", settings, members, body, kind="report", label=f"best of {config.best_of}")
+
+
+def favourites(
+    config: RewardConfig,
+    rl: RLConfig,
+    scorer: Scorer,
+    policy: PolicyFiles,
+    prompts: Sequence[EncodedPrompt],
+    seed: int,
+) -> tuple[dict[str, Any], list[Pair]]:
+    """Figures of the best of n by score, and pairs of each best response (a) with a random one (b)."""
+    model, tokenizer = frozen(load_policy(policy)), read_tokenizer(policy)
+    n = config.best_of
+    batch, _, finished = sample_batch(
+        InProcessSampler(model, eos_ids(model, tokenizer)),
+        prompts,
+        samples=n,
+        max_new_tokens=rl.max_new_tokens,
+        temperature=rl.temperature,
+        seed=seed,
+    )
+    responses = as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer))
+    scores = scorer.score(responses).view(-1, n)
+    lengths = batch.response_lengths.float().view(-1, n)
+    best = scores.argmax(1)
+    metrics = {
+        "n": n,
+        "prompts": len(prompts),
+        "gain": float((scores.max(1).values - scores.mean(1)).mean()),
+        "gain_in_std": float((scores.max(1).values - scores.mean(1)).mean() / max(scorer.std, 1e-8)),
+        "kl_nats_per_sequence_bound": math.log(n) - (n - 1) / n,
+        "length_ratio": float(lengths.gather(1, best[:, None]).mean() / lengths.mean()),
+    }
+    pairs = []
+    for i, prompt in enumerate(prompts):
+        top, other = i * n + int(best[i]), i * n
+        a, b = responses.response_texts[top], responses.response_texts[other]
+        if a != b:
+            pairs.append(
+                Pair(
+                    prompt=prompt.prompt,
+                    a=a,
+                    b=b,
+                    a_finished=bool(finished[top]),
+                    b_finished=bool(finished[other]),
+                    key=derive(seed, "pair", i),
+                )
+            )
+    return metrics, pairs
+
+
+def judged(labeller: Labeller, pairs: Sequence[Pair]) -> dict[str, float]:
+    """How often raters prefer the favourite, ties counting half, with a 95 % interval."""
+    preferences = [comparison.preference for comparison in labeller(pairs)]
+    wins = sum(preferences)
+    low, high = wilson(wins, len(preferences))
+    return {
+        "win_rate": wins / len(preferences),
+        "win_rate_low": low,
+        "win_rate_high": high,
+        "labels": len(preferences),
+    }
+
+
+def best_of_n_verdict(metrics: dict[str, Any]) -> Verdict:
+    """Whether what the reward model likes best is also what raters like."""
+    n, ratio = metrics["n"], metrics["length_ratio"]
+    figures: dict[str, Figure] = {name: value for name, value in metrics.items() if isinstance(value, float | int)}
+    if "win_rate" in metrics:
+        found = (
+            f"Raters prefer the reward model's favourite of {n} to a random sample in {metrics['win_rate']:.0%} of "
+            f"{metrics['labels']} pairs ({metrics['win_rate_low']:.0%} to {metrics['win_rate_high']:.0%})."
+        )
+        if metrics["win_rate_high"] < 0.5:
+            remedy = "Do not optimise this reward model: collect labels on what it likes, and train it again."
+            return Verdict("stop", "best_of_n", found, figures, remedy)
+        if metrics["win_rate_low"] <= 0.5:
+            remedy = "RL may gain nothing: collect more labels, or go on and watch the win-rate of fresh samples."
+            return Verdict("watch", "best_of_n", found, figures, remedy)
+        return Verdict("ok", "best_of_n", found, figures)
+    found = (
+        f"The reward model's favourite of {n} scores {metrics['gain_in_std']:.2f} standard deviations above the mean "
+        f"and is {ratio:.2f} times as long; no rater has judged it."
+    )
+    if ratio > LENGTH_RATIO_WATCH:
+        return Verdict("watch", "best_of_n", found, figures, "Read some favourites: length alone may be what it likes.")
+    return Verdict("ok", "best_of_n", found, figures)

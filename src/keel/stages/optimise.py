@@ -1,0 +1,288 @@
+"""RL on a reward: once, or in rounds with fresh labels in between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keel.annotate.consensus import resolve
+from keel.core.artifacts import Artifact
+from keel.core.errors import ConfigError
+from keel.core.seed import generator
+from keel.data.records import Comparison
+from keel.stages.align import Aligner, AlignTask
+from keel.stages.context import Run
+from keel.stages.encode import Fitting, encode_comparisons, encode_prompts, fitting
+from keel.stages.functions import function_identity, load_function
+from keel.stages.gate import best_of_n
+from keel.stages.inputs import Inputs, RecordSet
+from keel.stages.labels import Collection, Labeller, collect, read_set
+from keel.stages.policy import PolicyFiles
+from keel.stages.recipe import Recipe, RewardConfig, RLConfig, RoundsConfig
+from keel.stages.reward import (
+    PairSet,
+    RewardData,
+    load_external,
+    load_scorer,
+    on_policy_accuracy,
+    train_reward_models,
+)
+from keel.stages.summary import Made
+from keel.train.judge import FunctionScorer, Judge, Scorer
+from keel.train.rollout import EncodedPrompt
+
+
+@dataclass
+class RewardModels:
+    """The reward models of a run as they are now, and the labels they have seen."""
+
+    context: Run
+    recipe: Recipe
+    config: RewardConfig
+    sft: PolicyFiles
+    tokenizer: Any
+    first: Artifact
+    """The comparison set of the first models."""
+    data: RewardData
+    seen: list[Comparison]
+    members: Sequence[Artifact]
+
+    @classmethod
+    def train(
+        cls,
+        context: Run,
+        recipe: Recipe,
+        config: RewardConfig,
+        sft: PolicyFiles,
+        made: Made,
+        tokenizer: Any,
+        comparisons: RecordSet,
+        golden: Sequence[Comparison] | None,
+    ) -> "RewardModels":
+        """The first models of a run."""
+        fit = fitting(recipe.data)
+
+        def pairs(records: Sequence[Comparison]) -> PairSet:
+            return pair_set(records, config, tokenizer, fit)
+
+        data = RewardData(
+            artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
+            train=pairs(comparisons.train),
+            held_out=pairs(comparisons.held_out),
+            golden=pairs(golden) if golden else None,
+        )
+        context.events.append(
+            "records", stage="reward", train=len(data.train.pairs), held_out=len(data.held_out.pairs), **fit.report()
+        )
+        members = train_reward_models(context, config, sft, data)
+        made.reward = members
+        return cls(
+            context=context,
+            recipe=recipe,
+            config=config,
+            sft=sft,
+            tokenizer=tokenizer,
+            first=comparisons.artifact,
+            data=data,
+            seen=list(comparisons.train),
+            members=members,
+        )
+
+    def refresh(self, fresh_set: Artifact, rounds: RoundsConfig, number: int) -> dict[str, Any]:
+        """Go on with the fresh labels and a replay of earlier ones; return what the round showed."""
+        fresh, fit = read_set(fresh_set), fitting(self.recipe.data)
+        before = on_policy_accuracy(self.scorer(), pair_set(fresh, self.config, self.tokenizer, fit))
+        rng = generator(self.recipe.seed, "replay", number)
+        replay = [self.seen[i] for i in rng.permutation(len(self.seen))[: round(rounds.replay * len(fresh))]]
+        rate = rounds.learning_rate or self.config.optim.learning_rate * 2 / 3
+        optim = self.config.optim.model_copy(update={"learning_rate": rate})
+        self.members = train_reward_models(
+            self.context,
+            self.config.model_copy(update={"optim": optim}),
+            self.sft,
+            RewardData(
+                artifacts=[fresh_set, self.first],
+                train=pair_set(fresh + replay, self.config, self.tokenizer, fit),
+                held_out=self.data.held_out,
+                golden=self.data.golden,
+            ),
+            start_from=self.members,
+            label=f"reward {number + 2}",
+        )
+        self.seen += fresh
+        return {
+            "labels": len(fresh),
+            "agreement": fresh_set.metrics.get("pairwise_agreement"),
+            "krippendorff_alpha": fresh_set.metrics.get("krippendorff_alpha"),
+            "on_policy_accuracy_before": before,
+            "held_out_accuracy": self.members[0].metrics["accuracy"],
+        }
+
+    def scorer(self) -> Scorer:
+        """The members as one; raises GateError for models that RL must not trust."""
+        return load_scorer(self.config, self.members, self.recipe.model.device, self.config.micro_batch_tokens)
+
+
+@dataclass
+class Optimisation:
+    """One recipe's RL: prompts, reference, rewards."""
+
+    context: Run
+    recipe: Recipe
+    config: RLConfig
+    sft: PolicyFiles
+    made: Made
+    tokenizer: Any
+    prompt_set: Artifact
+    train: Sequence[EncodedPrompt]
+    held_out: Sequence[EncodedPrompt]
+
+    @classmethod
+    def of(
+        cls, context: Run, recipe: Recipe, sft: PolicyFiles, made: Made, tokenizer: Any, inputs: Inputs
+    ) -> "Optimisation | None":
+        """None for recipes without RL."""
+        if recipe.ppo is None or inputs.prompts is None:
+            return None
+        fit, length = fitting(recipe.data), recipe.ppo.max_new_tokens
+        train = encode_prompts(inputs.prompts.train, tokenizer, fit, length)
+        held_out = encode_prompts(inputs.prompts.held_out, tokenizer, fit, length)
+        context.events.append("records", stage="ppo", train=len(train), held_out=len(held_out), **fit.report())
+        return cls(
+            context=context,
+            recipe=recipe,
+            config=recipe.ppo,
+            sft=sft,
+            made=made,
+            tokenizer=tokenizer,
+            prompt_set=inputs.prompts.artifact,
+            train=train,
+            held_out=held_out,
+        )
+
+    def run(self, rewards: RewardModels | None) -> Artifact:
+        """The optimised policy."""
+        if rewards is not None and rewards.config.best_of > 1:
+            self.made.best_of = self.best_of_n(rewards)
+        if self.recipe.rounds is not None and rewards is not None:
+            return self.in_rounds(self.recipe.rounds, rewards)
+        return self.stage(self.task(self.sft), rewards, None, "ppo")
+
+    def in_rounds(self, rounds: RoundsConfig, rewards: RewardModels) -> Artifact:
+        """RL, fresh labels, refreshed reward model, RL again: labels follow the policy (SCIENCE 3)."""
+        policy = self.stage(self.task(self.sft), rewards, None, "ppo 1")
+        for number in range(1, rounds.count):
+            files = self.sft.of_artifact(policy)
+            fresh = collect(
+                self.context,
+                self.config,
+                self.collection(rounds.comparisons, number, files, opponent_share=0.5),
+                [policy],
+            )
+            figures = {"round": number, **rewards.refresh(fresh, rounds, number - 1)}
+            self.made.rounds.append(figures)
+            self.context.events.append("round", stage="rounds", **figures)
+            task = self.task(files, round=number, step_offset=number * self.config.updates, earlier=policy)
+            policy = self.stage(task, rewards, policy, f"ppo {number + 1}")
+        return policy
+
+    def stage(self, task: AlignTask, rewards: RewardModels | None, earlier: Artifact | None, label: str) -> Artifact:
+        """One RL stage."""
+        settings = {
+            **self.config.model_dump(mode="json"),
+            "reward": rewards.config.model_dump(mode="json", include={"aggregate", "std_weight"}) if rewards else None,
+            "functions": [function_identity(part.python, self.context.recipe_folder) for part in self.config.rewards],
+            "seed": self.recipe.seed,
+            "round": task.round,
+            "start": task.start.identity,
+            "reference": task.reference.identity,
+        }
+        parents = [self.prompt_set, *(rewards.members if rewards else ())]
+        parents += [artifact for artifact in (self.made.sft, earlier) if artifact is not None]
+        policy = self.context.stage(
+            "ppo",
+            settings,
+            parents,
+            lambda context: Aligner(context, self.config, task, self.judge(rewards)).run(),
+            kind="policy",
+            label=label,
+        )
+        self.made.ppo.append(policy)
+        return policy
+
+    def task(
+        self, start: PolicyFiles, *, round: int = 0, step_offset: int = 0, earlier: Artifact | None = None
+    ) -> AlignTask:
+        count = self.config.evaluate_prompts
+        return AlignTask(
+            start=start,
+            reference=self.sft,
+            prompts=self.train,
+            held_out=[self.held_out[i % len(self.held_out)] for i in range(count)],
+            round=round,
+            step_offset=step_offset,
+            earlier=earlier,
+        )
+
+    def judge(self, rewards: RewardModels | None) -> Judge:
+        """The weighted sum that the recipe asks for."""
+        scorers: dict[str, tuple[float, Scorer]] = {}
+        for part in self.config.rewards:
+            if part.python is not None:
+                function = load_function(part.python, f"ppo.rewards.{part.name}", self.context.recipe_folder)
+                scorer: Scorer = FunctionScorer(function=function, name=part.name)
+            elif part.model != "stage" and part.model is not None:
+                scorer = load_external(part.model, self.recipe.model, self.config.micro_batch_tokens)
+            elif rewards is not None:
+                scorer = rewards.scorer()
+            else:
+                raise ConfigError(f"ppo.rewards.{part.name} names the recipe's reward model, but there is none.")
+            scorers[part.name] = (part.weight, scorer)
+        return Judge(scorers=scorers, shaping=self.config.shaping, max_new_tokens=self.config.max_new_tokens)
+
+    def collect_first(self) -> Artifact:
+        """Judged comparisons of the SFT policy's own samples."""
+        count = self.recipe.rounds.first_comparisons if self.recipe.rounds else 0
+        parents = [self.made.sft] if self.made.sft else []
+        return collect(self.context, self.config, self.collection(count, 0, self.sft, opponent_share=0.0), parents)
+
+    def collection(self, count: int, number: int, policy: PolicyFiles, *, opponent_share: float) -> Collection:
+        labeller, identity = self.labeller()
+        if labeller is None:
+            raise ConfigError("rounds.labeller is missing: nobody could judge the fresh samples.")
+        return Collection(
+            count=count,
+            opponent_share=opponent_share,
+            policy=policy,
+            reference=self.sft,
+            prompts=self.train,
+            round=number,
+            labeller=labeller,
+            labeller_identity=identity,
+        )
+
+    def labeller(self) -> tuple[Labeller | None, str | None]:
+        spec, folder = self.recipe.rounds.labeller if self.recipe.rounds else None, self.context.recipe_folder
+        if spec is None:
+            return None, None
+        return load_function(spec, "rounds.labeller", folder), function_identity(spec, folder)
+
+    def best_of_n(self, rewards: RewardModels) -> Artifact:
+        """The gate before RL; raters judge it where the recipe has some."""
+        labeller, identity = self.labeller()
+        return best_of_n(
+            self.context,
+            rewards.config,
+            self.config,
+            rewards.members,
+            rewards.scorer(),
+            self.sft,
+            self.held_out,
+            labeller,
+            identity,
+        )
+
+
+def pair_set(records: Sequence[Comparison], config: RewardConfig, tokenizer: Any, fit: Fitting) -> PairSet:
+    """Records with the preference that the recipe asks for, and as token ids."""
+    resolved = list(records) if config.labels == "given" else resolve(records, config.labels)
+    return PairSet.of(resolved, encode_comparisons(resolved, tokenizer, fit))
