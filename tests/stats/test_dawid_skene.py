@@ -66,14 +66,15 @@ def test_first_round_equals_em_written_with_loops():
     assert not found.converged
 
 
-@pytest.mark.parametrize("pseudo_votes", [0.0, 0.5])
-def test_every_round_raises_what_em_maximises(pseudo_votes):
+@pytest.mark.parametrize("prior_votes", [0.0, 3.0])
+def test_every_round_raises_what_em_maximises(prior_votes):
     def objective(fit):
-        return fit.log_likelihood + (pseudo_votes * np.log(fit.confusion).sum() if pseudo_votes else 0.0)
+        imagined = prior_votes * (0.1 + 0.7 * np.eye(3))  # of 3 answers, the right one 80 %, the others 10 % each
+        return fit.log_likelihood + ((imagined * np.log(fit.confusion)).sum() if prior_votes else 0.0)
 
     _, items, raters, choices = planted([0.9, 0.7, 0.5, 0.8], 200)
     path = [
-        objective(dawid_skene(items, raters, choices, 200, 4, 3, pseudo_votes=pseudo_votes, max_iterations=k))
+        objective(dawid_skene(items, raters, choices, 200, 4, 3, prior_votes=prior_votes, max_iterations=k))
         for k in range(1, 12)
     ]
     assert (np.diff(path) >= -1e-9).all()
@@ -94,6 +95,19 @@ def test_it_beats_the_majority_when_most_raters_guess():
     np.add.at(counts, (items, choices), 1)
     majority = np.mean(counts.argmax(axis=1) == truth)
     assert np.mean(fit.posterior.argmax(axis=1) == truth) > majority + 0.05
+
+
+@pytest.mark.parametrize(("num_items", "num_raters"), [(200, 8), (300, 60), (1000, 40)])
+def test_prior_votes_keep_it_from_falling_below_the_majority_on_small_sets(num_items, num_raters):
+    gains = []
+    for seed in range(5):
+        reliability = np.random.default_rng(seed + 100).uniform(0.5, 0.95, num_raters)
+        truth, items, raters, choices = planted(reliability, num_items, seed=seed)
+        fit = dawid_skene(items, raters, choices, num_items, num_raters, 3, prior_votes=4)
+        counts = np.zeros((num_items, 3))
+        np.add.at(counts, (items, choices), 1)
+        gains.append(np.mean(fit.posterior.argmax(axis=1) == truth) - np.mean(counts.argmax(axis=1) == truth))
+    assert np.mean(gains) > -0.005
 
 
 def test_posterior_is_calibrated_on_planted_raters():

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from keel.core.errors import DataError
 from keel.stats.arrays import Floats, Ints, sum_by
 
+PRIOR_ACCURACY = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class DawidSkene:
@@ -37,16 +39,16 @@ def dawid_skene(
     num_raters: int,
     num_categories: int,
     *,
-    pseudo_votes: float = 0.0,
+    prior_votes: float = 0.0,
     max_iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> DawidSkene:
     """Maximum likelihood by EM, begun at the vote shares of each item.
 
-    items, raters and choices [votes] are numbers from 0; a rater may vote several times on an item. `pseudo_votes` is
-    added to every cell of every rater's table of votes, which keeps a rater with few votes from looking certain; 0 is
-    the paper's own estimator. Ends when the log-likelihood (with pseudo-votes: its penalised form) grows by less than
-    `tolerance` of itself.
+    items, raters and choices [votes] are numbers from 0; a rater may vote several times on an item. `prior_votes` are
+    imagined for each rater and true category, 80 % of them right, so that a rater with few votes looks neither perfect
+    nor hopeless; 0 is the paper's own estimator. Ends when the log-likelihood (with prior votes: the posterior
+    density of the tables) grows by less than `tolerance` of itself.
     """
     item = _numbers("item", items, num_items)
     rater = _numbers("rater", raters, num_raters)
@@ -58,11 +60,12 @@ def dawid_skene(
     voted = votes.sum(axis=1) > 0
     posterior = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
     cell = rater * num_categories + choice
+    imagined = _imagined(prior_votes, num_categories)
     previous, converged, iteration = -np.inf, False, 0
     while True:
         iteration += 1
         prior = posterior[voted].mean(axis=0)
-        confusion = _confusion(posterior, item, cell, num_raters, num_categories) + pseudo_votes
+        confusion = _confusion(posterior, item, cell, num_raters, num_categories) + imagined
         totals = confusion.sum(axis=2, keepdims=True)
         # A category that is never the true one of a rater's items leaves that row open; uniform claims nothing.
         confusion = np.where(totals > 0, confusion / np.where(totals > 0, totals, 1), 1 / num_categories)
@@ -77,13 +80,19 @@ def dawid_skene(
         posterior = weight / total
         log_likelihood = float((peak + np.log(total))[voted].sum())
         objective = log_likelihood
-        if pseudo_votes:
-            objective += pseudo_votes * float(log_confusion.sum())
+        if prior_votes:
+            objective += float((imagined * log_confusion).sum())
         converged = objective - previous <= tolerance * abs(objective)
         if converged or iteration == max_iterations:
             break
         previous = objective
     return DawidSkene(posterior, confusion, prior, log_likelihood, iteration, bool(converged))
+
+
+def _imagined(prior_votes: float, size: int) -> Floats:
+    """Votes [true category, answered category] that every rater is credited with."""
+    wrong = (1 - PRIOR_ACCURACY) / max(1, size - 1)
+    return prior_votes * (wrong + (PRIOR_ACCURACY - wrong) * np.eye(size))
 
 
 def _confusion(posterior: Floats, item: Ints, cell: Ints, raters: int, size: int) -> Floats:
