@@ -1,0 +1,278 @@
+"""A run folder read back as typed records: RUN/events.jsonl and RUN/summary.json, whole or in part.
+
+Nothing is required to be there: a run that only fine-tuned, one that died half-way and one still going all read back.
+A figure that is missing is nan.
+"""
+
+import fcntl
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keel.core.errors import ArtifactError
+from keel.core.events import read_events
+from keel.report.records import (
+    GRAVITY,
+    Agreement,
+    Alarm,
+    Bin,
+    Measure,
+    RewardCard,
+    Round,
+    Run,
+    SamplePair,
+    Stage,
+    State,
+    WinRate,
+)
+from keel.report.stage_log import Event, family, read_stages
+from keel.report.values import number, prompt_as_text, whole
+
+CLOCK_SLACK = 2.0  # seconds by which a file's time may lag behind the time written in the last event
+
+
+def read_run(run_dir: Path) -> Run:
+    """Everything known about the run in `run_dir`, finished or not."""
+    if not run_dir.is_dir():
+        raise ArtifactError(f"{run_dir} is not a folder. Give the folder that keel run wrote into.")
+    events = read_events(run_dir / "events.jsonl")
+    times = [number(event["time"]) for event in events if whole(event.get("time"))]
+    summary = _read_summary(run_dir / "summary.json", times[-1] if times else -math.inf)
+    if not events and not summary:
+        raise ArtifactError(
+            f"{run_dir} holds neither events.jsonl nor summary.json, so no run has written there. "
+            f"Start one with keel run recipe.yaml, or give another folder."
+        )
+    stages = read_stages(events, summary["stages"] if isinstance(summary.get("stages"), dict) else {})
+    recipe = run_dir / "recipe.yaml"
+    return Run(
+        path=run_dir,
+        name=str(summary.get("name") or run_dir.resolve().name),
+        state=_state(run_dir, stages, summary),
+        started=times[0] if times else math.nan,
+        summary=summary,
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
+        stages=stages,
+        samples=_samples(events),
+        alarms=_alarms(events),
+        rounds=_rounds(events),
+        win=_win_rate(stages.get("evaluate")),
+        reward=_reward_card(stages.get("reward")),
+        agreement=_agreement(events, summary),
+        artifacts=_artifacts(run_dir),
+    )
+
+
+def _read_summary(path: Path, last_event: float) -> dict[str, Any]:
+    """The summary; empty when there is none, or when events came after it and it speaks of an earlier run."""
+    if not path.is_file() or path.stat().st_mtime + CLOCK_SLACK < last_event:
+        return {}
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except json.JSONDecodeError as error:
+        raise ArtifactError(
+            f"{path}, line {error.lineno}: not JSON ({error.msg}). Remove the file; the next keel run writes it anew."
+        ) from error
+    return summary if isinstance(summary, dict) else {}
+
+
+def _state(run_dir: Path, stages: Mapping[str, Stage], summary: Mapping[str, Any]) -> State:
+    if summary and all(stage.finished for stage in stages.values()):
+        return "finished"
+    return "running" if _is_locked(run_dir / ".lock") else "stopped"
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a process holds the lock that keel.core.files.RunLock takes on a run folder."""
+    if not lock.exists():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _samples(events: Sequence[Event]) -> tuple[SamplePair, ...]:
+    """Answers to the same prompts before and after, from the first and last samples of reinforcement learning.
+
+    The n-th time a prompt occurs meets the n-th time it occurs on the other side. A run that only evaluated shows the
+    pairs that it compared.
+    """
+    logged = [event for event in events if event.get("event") == "samples" and isinstance(event.get("samples"), list)]
+    own = [event["samples"] for event in logged if family(event.get("stage")) == "ppo"]
+    if not own:
+        return tuple(_compared(sample) for event in logged[-1:] for sample in event["samples"])
+    pairs: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
+    for side, samples in (("before", own[0]), ("after", own[-1] if len(own) > 1 else [])):
+        seen: dict[str, int] = {}
+        for sample in samples:
+            prompt = prompt_as_text(sample.get("prompt"))
+            seen[prompt] = seen.get(prompt, 0) + 1
+            pairs.setdefault((prompt, seen[prompt]), {})[side] = sample
+    return tuple(
+        SamplePair(
+            prompt=prompt,
+            before=str(sides["before"].get("response", "")) if "before" in sides else None,
+            after=str(sides["after"].get("response", "")) if "after" in sides else None,
+            score_before=number(sides.get("before", {}).get("score")),
+            score_after=number(sides.get("after", {}).get("score")),
+        )
+        for (prompt, _), sides in pairs.items()
+    )
+
+
+def _compared(sample: Mapping[str, Any]) -> SamplePair:
+    return SamplePair(
+        prompt=prompt_as_text(sample.get("prompt")),
+        before=str(sample["before"]) if "before" in sample else None,
+        after=str(sample.get("response", "")),
+        score_before=math.nan,
+        score_after=number(sample.get("score")),
+    )
+
+
+def _alarms(events: Sequence[Event]) -> tuple[Alarm, ...]:
+    """Rules that spoke up, gravest first, one entry for each stage, rule and level.
+
+    A verdict without a step of its own belongs to the step last logged by its stage.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[float, Event]]] = {}
+    at: dict[object, float] = {}
+    for event in events:
+        stage = event.get("stage")
+        if event.get("event") == "step":
+            at[stage] = number(event.get("step"))
+        elif event.get("event") == "verdict" and event.get("level") not in (None, "ok"):
+            step = number(event.get("step")) if whole(event.get("step")) else at.get(stage, math.nan)
+            key = (str(stage or ""), str(event.get("rule", "")), str(event["level"]))
+            groups.setdefault(key, []).append((step, event))
+    alarms = [
+        Alarm(
+            stage=stage,
+            level=level,
+            rule=rule,
+            message=str(group[-1][1].get("message") or ""),
+            remedy=str(group[-1][1].get("remedy") or ""),
+            count=len(group),
+            first_step=group[0][0],
+            last_step=group[-1][0],
+        )
+        for (stage, rule, level), group in groups.items()
+    ]
+    return tuple(sorted(alarms, key=lambda alarm: -GRAVITY.get(alarm.level, 1)))
+
+
+def _rounds(events: Sequence[Event]) -> tuple[Round, ...]:
+    """Rounds in order; of a round that was repeated, the last account."""
+    rounds = {int(number(e["round"])): e for e in events if e.get("event") == "round" and whole(e.get("round"))}
+    return tuple(
+        Round(
+            round=index,
+            labels=number(event.get("labels")),
+            agreement=number(event.get("agreement")),
+            krippendorff_alpha=number(event.get("krippendorff_alpha")),
+            on_policy_accuracy_before=number(event.get("on_policy_accuracy_before")),
+            held_out_accuracy=number(event.get("held_out_accuracy")),
+        )
+        for index, event in sorted(rounds.items())
+    )
+
+
+def _win_rate(stage: Stage | None) -> WinRate | None:
+    """The win rate by the true preference where there is one, else by the reward model."""
+    if stage is None:
+        return None
+    for name, by in (("true_win_rate", "true preference"), ("reward_win_rate", "reward model")):
+        share = stage.metric(name)
+        if math.isfinite(share):
+            n = stage.metric("n")
+            return WinRate(
+                share=share,
+                low=stage.metric(f"{name}_low"),
+                high=stage.metric(f"{name}_high"),
+                n=int(n) if math.isfinite(n) else 0,
+                by=str(stage.metrics.get("win_rate_by") or by) if name == "true_win_rate" else by,
+            )
+    return None
+
+
+def _reward_card(stage: Stage | None) -> RewardCard | None:
+    if stage is None or not math.isfinite(stage.metric("accuracy")):
+        return None
+    best = stage.metrics.get("best_of_n")
+    best = best if isinstance(best, dict) else {}
+    bins = stage.metrics.get("reliability")
+    verdict = stage.metrics.get("verdict")
+    return RewardCard(
+        accuracy=stage.metric("accuracy"),
+        low=stage.metric("accuracy_low"),
+        high=stage.metric("accuracy_high"),
+        baseline_longer=stage.metric("baseline_longer"),
+        baseline_bag_of_words=stage.metric("baseline_bag_of_words"),
+        ece=stage.metric("ece"),
+        score_mean=stage.metric("score_mean"),
+        score_std=stage.metric("score_std"),
+        verdict=str(verdict) if verdict else "",
+        reliability=tuple(_bin(entry) for entry in bins if isinstance(entry, dict)) if isinstance(bins, list) else (),
+        best_of=int(number(best["n"])) if whole(best.get("n")) else 0,
+        best_of_gain=number(best.get("gain")),
+        golden_accuracy=stage.metric("golden_accuracy"),
+    )
+
+
+def _bin(entry: Mapping[str, Any]) -> Bin:
+    return Bin(
+        low=number(entry.get("low")),
+        high=number(entry.get("high")),
+        count=int(number(entry["count"])) if whole(entry.get("count")) else 0,
+        predicted=number(entry.get("predicted")),
+        observed=number(entry.get("observed")),
+    )
+
+
+def _agreement(events: Sequence[Event], summary: Mapping[str, Any]) -> Agreement | None:
+    """Agreement from the summary or, before there is one, from its event (keel.stats.agreement.AgreementReport)."""
+    logged = [event for event in events if event.get("event") == "agreement"]
+    figures = summary.get("agreement") or (logged[-1] if logged else None)
+    if not isinstance(figures, dict):
+        return None
+    kappa_name = figures.get("kappa_name")
+    return Agreement(
+        items=number(figures.get("num_shared_items", figures.get("items"))),
+        raters=number(figures["num_raters"] if "num_raters" in figures else figures.get("raters")),
+        votes=number(figures.get("num_votes")),
+        share=_measure(figures, "agreement", "pairwise_agreement"),
+        kappa=_measure(figures, "kappa"),
+        kappa_name=str(kappa_name) if kappa_name else "kappa",
+        alpha=_measure(figures, "alpha", "krippendorff_alpha"),
+    )
+
+
+def _measure(figures: Mapping[str, Any], *names: str) -> Measure:
+    """The first of `names` that is there: a figure, or a mapping of value, low and high."""
+    for name in names:
+        entry = figures.get(name)
+        if isinstance(entry, dict):
+            return Measure(
+                value=number(entry.get("value")), low=number(entry.get("low")), high=number(entry.get("high"))
+            )
+        if whole(entry):
+            return Measure(value=number(entry))
+    return Measure()
+
+
+def _artifacts(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
+    """What each finished artifact says of itself, oldest first."""
+    found: list[dict[str, Any]] = []
+    for path in run_dir.glob("artifacts/[!.]*/artifact.json"):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # damaged: loading the artifact says so; a report lists what it can
+        if isinstance(entry, dict):
+            found.append({**entry, "folder": path.parent.name})
+    return tuple(sorted(found, key=lambda entry: (str(entry.get("created", "")), entry["folder"])))
