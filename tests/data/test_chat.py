@@ -6,10 +6,8 @@ from helpers.laws import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keel.core.errors import ConfigError, DataError
+from keel.core.errors import DataError
 from keel.data.chat import (
-    ZEPHYR,
-    chat_template,
     decode_response,
     encode_comparison,
     encode_demonstration,
@@ -19,6 +17,10 @@ from keel.data.chat import (
 from keel.data.formats import DataConfig, read_demonstrations
 from keel.data.records import Comparison, Demonstration, Message
 
+ZEPHYR = (
+    "{{ bos_token if bos_token else '' }}{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{{ message['content'] }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -244,7 +246,7 @@ def test_a_tokenizer_without_a_chat_template_says_what_to_set(tokenizers, shared
     from transformers import AutoTokenizer
 
     bare = AutoTokenizer.from_pretrained(shared_models / "stories260k")
-    with pytest.raises(DataError, match=r"tokenizer has no chat template\. Set data.chat_template: zephyr"):
+    with pytest.raises(DataError, match=r"tokenizer has no chat template\. Set model\.chat_template"):
         encode_prompt(bare, chat("Hi"))
     with pytest.raises(DataError, match=r"^a\.jsonl:3: these records are chats"):
         encode_demonstration(bare, Demonstration(chat("Hi"), "Hello", "a.jsonl:3"))
@@ -289,15 +291,6 @@ def test_a_tokenizer_without_eos_is_refused():
     tokenizer.eos_token = None
     with pytest.raises(DataError, match="no EOS token"):
         encode_response(tokenizer, "Once", " upon")
-
-
-def test_templates_come_from_a_name_a_file_or_the_text_itself(tmp_path):
-    (tmp_path / "mine.jinja").write_text(CHATML)
-    assert chat_template("zephyr") == ZEPHYR
-    assert chat_template(str(tmp_path / "mine.jinja")) == CHATML
-    assert chat_template(CHATML) == CHATML
-    with pytest.raises(ConfigError, match="'chatml' is neither a file nor a Jinja text"):
-        chat_template("chatml")
 
 
 def test_real_dialogues_keep_the_laws(tokenizer, shared_data):

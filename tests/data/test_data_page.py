@@ -1,11 +1,14 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from keel.core.schema import fields_of
+from keel.data.chat import decode_response, encode_prompt, encode_response
 from keel.data.dialects import DIALECTS
 from keel.data.formats import DataConfig
+from keel.data.records import Message
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
@@ -33,3 +36,13 @@ def test_every_format_and_every_column_is_on_the_page():
 
 def test_every_setting_is_on_the_page():
     assert [doc.name for doc in fields_of(DataConfig) if not re.search(rf"\b{doc.name}\b", PAGE)] == []
+
+
+def test_the_template_on_the_page_makes_a_chat_of_any_tokenizer(shared_models):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shared_models / "stories260k")
+    (tokenizer.chat_template,) = re.findall(r"```jinja\n(.*?)```", PAGE, re.DOTALL)
+    prompt = (Message("user", "Who is there?"),)
+    ids = encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, "A bear.")
+    assert tokenizer.decode(ids) == "<|user|>\nWho is there?</s> \n<|assistant|>\nA bear.</s>"
+    assert decode_response(tokenizer, encode_response(tokenizer, prompt, "A bear.")) == "A bear."

@@ -15,6 +15,7 @@ from keel.data.formats import (
     DataConfig,
     Format,
     detect,
+    dialect_of,
     read,
     read_comparisons,
     read_demonstrations,
@@ -284,6 +285,12 @@ def test_mixed_formats_name_both_places(tmp_path):
     config = lines(tmp_path / "a.jsonl", {"prompt": "p", "response": "r"}, {"text": "t"})
     with pytest.raises(DataError, match=r"prompt_response at .*a\.jsonl, line 1 and text at .*a\.jsonl, line 2"):
         read_demonstrations(config)
+
+
+def test_the_dialect_of_a_file_says_what_it_can_give(tmp_path):
+    config = lines(tmp_path / "a.jsonl", {"text": "fine", "label": 1})
+    assert dialect_of(config).gives == ("labelled texts", "comparisons", "prompts")
+    assert dialect_of(plus(config, format="text")).gives == ("demonstrations", "prompts")
 
 
 def test_detection_says_what_gave_the_format_away():

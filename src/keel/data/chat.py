@@ -11,17 +11,10 @@ A tokenizer here is anything that answers like one of `transformers`; see `Token
 import importlib
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from keel.core.errors import ConfigError, DataError
+from keel.core.errors import DataError
 from keel.data.records import Comparison, Demonstration, Message, Prompt
-
-ZEPHYR = (
-    "{{ bos_token if bos_token else '' }}{% for message in messages %}<|{{ message['role'] }}|>\n"
-    "{{ message['content'] }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-"""A chat template that needs no special tokens but EOS, which ends every turn (Tunstall et al. 2023)."""
 
 
 class Tokenizer(Protocol):
@@ -49,20 +42,6 @@ class EncodedComparison(NamedTuple):
     prompt_ids: list[int]
     a_ids: list[int]
     b_ids: list[int]
-
-
-def chat_template(value: str) -> str:
-    """The Jinja text that `data.chat_template` means: "zephyr" (built in), the path of a file, or the text itself."""
-    if value == "zephyr":
-        return ZEPHYR
-    if "{{" in value or "{%" in value:
-        return value
-    path = Path(value).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"data.chat_template: {value!r} is neither a file nor a Jinja text, and the one built in is called zephyr."
-        )
-    return path.read_text(encoding="utf-8")
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
@@ -143,7 +122,7 @@ def _encode_turns(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedD
         if not before.startswith(written):
             raise DataError(
                 "the chat template rewrites earlier turns, so the assistant's turns cannot all be learned from one "
-                "text. Learn the last turn only (every_turn: false), or set data.chat_template to one that does not."
+                "text. Learn the last turn only (every_turn: false), or set model.chat_template to one that does not."
             )
         between = _continuation(tokenizer, written, before[len(written) :])
         turn = _turn(before, _render(tokenizer, messages[: index + 1]), message.content)
@@ -159,8 +138,8 @@ def _encode_turns(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedD
 def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, open_turn: bool = False) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
-            "these records are chats, and the tokenizer has no chat template. Set data.chat_template: zephyr (built "
-            "in), or to the path of a Jinja file, or to the template itself."
+            "these records are chats, and the tokenizer has no chat template. Set model.chat_template to a Jinja "
+            "template or to the path of one, or start from a model that brings one."
         )
     render = getattr(tokenizer, "apply_chat_template")  # noqa: B009  # absent from the protocol: texts do without
     try:
@@ -169,7 +148,7 @@ def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, open_turn: boo
         roles = ", ".join(message.role for message in messages)
         raise DataError(
             f"the chat template refuses the roles {roles}: {error}. Change the roles (some templates want the system "
-            "message inside the first user message), or set data.chat_template."
+            "message inside the first user message), or set model.chat_template."
         ) from error
 
 
@@ -178,7 +157,7 @@ def _turn(before: str, after: str, content: str) -> str:
     if not after.startswith(before):
         raise DataError(
             "the chat template does not continue its own generation prompt: a finished chat does not begin with the "
-            f"open one, which ends in {before[-30:]!r}. Set data.chat_template to one that does."
+            f"open one, which ends in {before[-30:]!r}. Set model.chat_template to one that does."
         )
     turn = after[len(before) :]
     end_mark = turn[len(content) :] if turn.startswith(content) else None

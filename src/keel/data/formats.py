@@ -76,8 +76,6 @@ class DataConfig(Config):
     """A record that cannot be used stops the run, or is dropped and counted."""
     as_chat: bool = False
     """Turn text prompts into chats: HH dialogues turn by turn, other texts into one user message."""
-    chat_template: str | None = None
-    """Chat template for a tokenizer without one: "zephyr" (built in), the path of a Jinja file, or the text itself."""
 
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
