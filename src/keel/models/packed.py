@@ -24,6 +24,14 @@ def forward_hidden(model: nn.Module, packed: Packed) -> Tensor:
     return run(model, packed.tokens, packed.positions, PackedPlan(packed.layout, device_of(model)))
 
 
+def logprobs_and_entropy(
+    model: nn.Module, packed: Packed, *, temperature: float = 1.0, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` with the entropy [R] of every prediction."""
+    logprobs, entropy = token_logprobs(model, packed, temperature=temperature, with_entropy=True, hidden=hidden)
+    return logprobs, torch.zeros_like(logprobs) if entropy is None else entropy
+
+
 def token_logprobs(
     model: nn.Module,
     packed: Packed,
@@ -72,7 +80,8 @@ class OutputHead(NamedTuple):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., V] in float32 or wider."""
         z = nn.functional.linear(hidden, self.weight, self.bias)
-        z = z.to(torch.promote_types(z.dtype, torch.float32)) * self.logit_scale
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        z = z if self.logit_scale == 1.0 else z * self.logit_scale
         return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
 
 
