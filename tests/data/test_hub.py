@@ -37,13 +37,13 @@ def test_rows_of_a_hub_set_name_set_split_and_record(monkeypatch):
     datasets = pytest.importorskip("datasets")
     asked = []
 
-    def load_dataset(name, subset, *, split):
-        asked.append((name, subset, split))
+    def load_dataset(name, subset, *, data_dir, split):
+        asked.append((name, subset, data_dir, split))
         return datasets.Dataset.from_list([{"prompt": "Hi", "response": "Hello"}, {"prompt": "Ho", "response": ""}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
-    config = DataConfig(path="owner/set", subset="clean", split="validation")
+    config = DataConfig(path="owner/set", subset="clean", data_dir="part", split="validation")
     with pytest.raises(
         DataError, match=r"owner/set/validation, record 2: response is empty\. Fill it in or drop the rec"
     ):
@@ -51,7 +51,7 @@ def test_rows_of_a_hub_set_name_set_split_and_record(monkeypatch):
     (record,) = read_demonstrations(config.model_copy(update={"on_error": "drop"}))
     assert record == Demonstration("Hi", "Hello")
     assert record.source == "owner/set/validation:1"
-    assert asked == [("owner/set", "clean", "validation")] * 2
+    assert asked == [("owner/set", "clean", "part", "validation")] * 2
 
 
 def test_what_exists_locally_wins_over_the_hub(tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ class DataConfig(Config):
     """keel's name for a column and the file's own: {prompt: question, response: answer}."""
     subset: str | None = None
     """Configuration of a hub set, for sets that have several."""
+    data_dir: str | None = None
+    """Folder inside a hub set, for sets that keep parts in folders (Anthropic/hh-rlhf: harmless-base)."""
     split: str = "train"
     """Split of a hub set; in a folder with several files, how the names of the wanted ones start."""
     limit: int | None = Field(default=None, ge=1)
@@ -218,7 +220,7 @@ def _rows(config: DataConfig) -> Rows:
     path = Path(config.path).expanduser()
     if path.exists() or not hub.looks_like_hub_id(config.path):
         return chain.from_iterable(rows.read_file(file) for file in rows.find_files(path, config.split))
-    return hub.read_hub(config.path, config.subset, config.split)
+    return hub.read_hub(config.path, config.subset, config.data_dir, config.split)
 
 
 def _renamed(found: Rows, columns: dict[str, str]) -> Rows:

@@ -20,7 +20,7 @@ def looks_like_hub_id(path: str) -> bool:
     return bool(_HUB_ID.fullmatch(path)) and not path.lower().removesuffix(".gz").endswith(tuple(READERS))
 
 
-def read_hub(name: str, subset: str | None, split: str) -> Rows:
+def read_hub(name: str, subset: str | None, data_dir: str | None, split: str) -> Rows:
     """Rows of one split of a hub data set. Without a network only sets that were downloaded before can be read."""
     try:
         datasets = importlib.import_module("datasets")
@@ -31,12 +31,12 @@ def read_hub(name: str, subset: str | None, split: str) -> Rows:
         ) from error
     try:
         with _no_retries_without_network():
-            rows = datasets.load_dataset(name, subset, split=split)
+            rows = datasets.load_dataset(name, subset, data_dir=data_dir, split=split)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{name} is no local path, and the hub did not give it (subset {subset}, split {split}): {first}. "
-            "Check the name, subset and split and the network, or set path to a local file or folder."
+            f"{name} is no local path, and the hub did not give it (subset {subset}, data_dir {data_dir}, "
+            f"split {split}): {first}. Check these names and the network, or set path to a local file or folder."
         ) from error
     for number, values in enumerate(rows, start=1):
         yield Row(Place(f"{name}/{split}", number, "record"), values)
