@@ -79,7 +79,7 @@ def test_sign_test_equals_scipy(wins, losses):
 
 
 def test_estimate_reads_as_a_sentence_and_as_json():
-    assert str(Estimate(0.312, 0.24, 0.38)) == "0.31 (95% interval 0.24 to 0.38)"
+    assert str(Estimate(0.312, 0.24, 0.38)) == "0.31 (95 % interval 0.24 to 0.38)"
     assert str(Estimate(nan, nan, nan)) == "undefined"
     assert json.dumps(Estimate(nan, nan, nan).to_dict()) == '{"value": null, "low": null, "high": null, "level": 0.95}'
 

@@ -25,7 +25,7 @@ class Estimate:
     def __str__(self) -> str:
         if isnan(self.value):
             return "undefined"
-        return f"{self.value:.2f} ({self.level:.0%} interval {self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f} ({100 * self.level:g} % interval {self.low:.2f} to {self.high:.2f})"
 
     def to_dict(self) -> dict[str, float | None]:
         """Value and interval for JSON, which has no nan: None stands for it."""

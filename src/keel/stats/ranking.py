@@ -143,7 +143,8 @@ class BagOfWordsBradleyTerry:
     of words in the text); P(a is better) = sigmoid(score a - score b). The weights minimise the cross-entropy with an
     L2 penalty and no intercept, so that swapping a and b swaps the answer. The penalty is the one of `l2_grid` with
     the lowest cross-entropy in cross-validation over the training pairs. This form was chosen by cross-validation on
-    the training parts of two sets: see docs/reward-model-baselines.md.
+    the training parts of two sets: see docs/reward-model-baselines.md. Pairs that share texts, as rankings expanded to
+    pairs do, make the cross-validation choose too weak a penalty.
 
     Words are lower-case runs of letters and digits, inner apostrophes included; the vocabulary is the `max_words` most
     widespread of those in at least `min_texts` training texts.
