@@ -4,7 +4,9 @@ Exit status 0; 2 with one message for everything that keel can explain; 130 when
 """
 
 import argparse
+import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -50,17 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(f"this command needs {error.name}. Install it with: pip install 'keel-rlhf[train]'")
         return 2
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 0
     except OSError as error:
         if error.errno not in OUTSIDE:
             raise
-        fail(f"{error.filename or 'a file'}: {error.strerror}. Nothing already made is lost.")
+        if not error.filename:  # then it was standard output itself
+            _abandon_output()
+        fail(f"{error.filename or 'standard output'}: {error.strerror}. Nothing already made is lost.")
         return 2
     except KeyboardInterrupt:
         note("\nStopped. Nothing finished is lost; resume with the same command.")
         return 130
     return 0
+
+
+def _abandon_output() -> None:
+    """Nothing more can be written to standard output; without this the interpreter would try again on its way out."""
+    with contextlib.suppress(io.UnsupportedOperation):  # not a real file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

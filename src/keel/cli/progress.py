@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from keel.core import progress as core
+from keel.report.units import duration
 
 
 class Pace:
@@ -153,16 +154,6 @@ def watching(stream: TextIO | None = None) -> Iterator[core.Progress]:
         yield progress
     finally:
         progress.close()
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 8 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _joined(figures: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ class EventLog:
     def append(self, event: str, **fields: Any) -> None:
         """Add one event with the time in unix seconds. NumPy and torch scalars become numbers, nan and inf null."""
         record = {"time": round(time.time(), 3), "event": event, **fields}
-        line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+        line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
         with explained_when_full(self.path), self.path.open("ab", buffering=0) as file:
             file.write(line.encode())
 
@@ -65,12 +65,12 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it."""
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: nan and inf become None, NumPy and torch values lists and numbers."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (str, int, type(None))):
@@ -78,5 +78,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy arrays and scalars, torch tensors
-        return _plain(value.tolist())
+        return plain(value.tolist())
     raise TypeError(f"an event cannot hold a {type(value).__name__}")

@@ -68,8 +68,9 @@ def _rank(keys: Keys, data: Any) -> list[int]:
             rank.append(list(data).index(key) if key in data else len(data))
             data = data.get(key)
         else:
-            rank.append(int(key))
-            data = data[key] if isinstance(data, list) and int(key) < len(data) else None
+            position = int(key)
+            rank.append(position)
+            data = data[position] if isinstance(data, list) and position < len(data) else None
     return rank
 
 

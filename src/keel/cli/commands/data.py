@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from keel.cli.render import clipped, columns, next_step, note, out
+from keel.cli.render import clipped, columns, next_step, out
 from keel.core.errors import ConfigError, DataError
 
 NUM_EXAMPLES = 3
@@ -94,8 +94,12 @@ def show(arguments: argparse.Namespace) -> None:
 
 def agreement(arguments: argparse.Namespace) -> None:
     """Print how far the raters of a set of comparisons agree."""
+    from dataclasses import asdict
+
     from keel.annotate.consensus import vote_table
+    from keel.core.events import plain
     from keel.data.formats import read
+    from keel.monitor.bands import agreement_gate
     from keel.stats.agreement import agreement_report
 
     config = source(arguments)
@@ -108,7 +112,8 @@ def agreement(arguments: argparse.Namespace) -> None:
         )
     report = agreement_report(*table)
     if arguments.json:
-        out(json.dumps({"path": arguments.file} | report.to_dict(), indent=2))
+        figures = {"path": arguments.file} | report.to_dict() | {"raters": [asdict(rater) for rater in report.raters]}
+        out(json.dumps(plain(figures), indent=2))
         return
     out(
         f"{arguments.file}: {report.num_items} items, {report.num_shared_items} with two votes or more, "
@@ -122,9 +127,15 @@ def agreement(arguments: argparse.Namespace) -> None:
     out(columns([[name, str(estimate)] for name, estimate in measures]))
     out("\nraters, least agreeing first")
     raters = sorted(report.raters, key=lambda rater: (math.isnan(rater.kappa), rater.kappa))
-    out(columns([[r.rater, f"{r.num_votes} votes", f"kappa with the others {r.kappa:.2f}"] for r in raters]))
-    note(f"\n{_verdict(report.alpha.value)}")
+    out(columns([[r.rater, f"{r.num_votes} votes", _kappa(r.kappa)] for r in raters]))
+    alpha = report.alpha
+    verdict = agreement_gate(alpha.value, alpha.low, alpha.high)
+    out(f"\n{verdict.message} {verdict.remedy}".rstrip())
     next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
+
+
+def _kappa(kappa: float) -> str:
+    return "no kappa: too few shared items" if math.isnan(kappa) else f"kappa with the others {kappa:.2f}"
 
 
 @contextlib.contextmanager
@@ -144,27 +155,30 @@ def _facts(records: Sequence[Any], holdout: float) -> dict[str, str]:
     import statistics
 
     from keel.data.records import Comparison, Demonstration, LabelledText, record_key
+    from keel.report.units import percent
 
     what = "distinct texts" if isinstance(records[0], LabelledText) else "distinct prompts"
     facts = {
         what: str(len({record_key(record) for record in records})),
-        "held out": f"{holdout:.0%} of them, by hash of the prompt (setting holdout)",
+        "held out": f"{percent(holdout, 0)} of them, by hash of the prompt (setting holdout)",
     }
     match records[0]:
         case Comparison():
             sides = Counter("a" if r.preference > 0.5 else "b" if r.preference < 0.5 else "tie" for r in records)
-            facts["preferred"] = ", ".join(f"{side} {sides[side] / len(records):.0%}" for side in ("a", "b", "tie"))
+            facts["preferred"] = ", ".join(
+                f"{side} {percent(sides[side] / len(records), 0)}" for side in ("a", "b", "tie")
+            )
             facts["words, median"] = f"{statistics.median(len(t.split()) for r in records for t in (r.a, r.b)):g}"
             untied = [r for r in records if r.preference != 0.5 and len(r.a) != len(r.b)]
             longer = [(len(r.a) > len(r.b)) == (r.preference > 0.5) for r in untied]
             if longer:
-                facts["longer preferred"] = f"{sum(longer) / len(longer):.0%} of {len(longer)} untied pairs"
+                facts["longer preferred"] = f"{percent(sum(longer) / len(longer), 0)} of {len(longer)} untied pairs"
             if raters := {vote.rater for r in records for vote in r.votes}:
                 facts["votes"] = f"{sum(len(r.votes) for r in records)} by {len(raters)} raters"
         case Demonstration():
             facts["words, median"] = f"{statistics.median(len(r.response.split()) for r in records):g} a response"
         case LabelledText():
-            facts["labelled true"] = f"{sum(r.label for r in records) / len(records):.0%}"
+            facts["labelled true"] = f"{percent(sum(r.label for r in records) / len(records), 0)}"
     return facts
 
 
@@ -185,14 +199,3 @@ def _example(record: Any) -> list[tuple[str, str]]:
 def _place(record: Any) -> str:
     source = getattr(record, "source", "")
     return f" ({Path(source).name})" if source else ""
-
-
-def _verdict(alpha: float) -> str:
-    """Bands of REQUIREMENTS D9."""
-    if math.isnan(alpha):
-        return "All votes are the same: agreement beyond chance cannot be told."
-    if alpha < 0.4:
-        return "Below 0.4: too low to train a reward model on. Talk the disputed items over and sharpen the guide."
-    if alpha < 0.6:
-        return "Between 0.4 and 0.6: usable with care. Sharpen the guide before collecting more."
-    return "0.6 or more: good enough to collect at scale."

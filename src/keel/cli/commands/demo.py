@@ -23,8 +23,10 @@ def add(commands: Any) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Run the demonstration."""
+    from keel.cli.progress import watching
     from keel.demo.run import main_demo
 
     run_dir = arguments.out or Path("runs/demo")
-    main_demo(run_dir, arguments.seed, arguments.set, arguments.quick)
+    with watching() as progress:
+        main_demo(run_dir, arguments.seed, arguments.set, progress, quick=arguments.quick)
     next_step(f"keel show {run_dir}, or open {run_dir / 'report.html'}")
