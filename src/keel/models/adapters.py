@@ -1,61 +1,91 @@
-"""Low-rank adapters through peft: the reference policy is the same network with them off."""
+"""LoRA through peft: adapters on, off (the reference policy), saved alone, or merged into the weights."""
 
+import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+import peft
+from peft import PeftModel, TaskType
 from torch import nn
+from transformers import PreTrainedModel
 
 from keel.core.errors import ConfigError
 from keel.models.load import quiet
 from keel.models.settings import LoraConfig
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "dense", "c_attn")
-"""Names that decoders give to the linear layers of their attention."""
 
+def add_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    """`model` with trainable adapters; all else is frozen, but for the score head of a classifier.
 
-def add_lora(model: nn.Module, config: LoraConfig) -> PeftModel:
-    """The model with fresh adapters, which alone ask for gradients; outputs are unchanged at first (B is zero)."""
-    targets: Any = config.targets
-    if targets == "attention":
-        targets = [name for name in ATTENTION if any(n.endswith(f".{name}") for n, _ in model.named_modules())]
-    elif not isinstance(targets, str):
-        targets = list(targets)
-    peft_config = PeftLoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
+    The adapters begin as the identity. Their random half is drawn from torch's global generator.
+    """
+    language = model.get_output_embeddings() is not None
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with it and takes any number
+        lora_dropout=config.dropout,
+        target_modules=_targets(model, config),
+        task_type=TaskType.CAUSAL_LM if language else TaskType.SEQ_CLS,
     )
-    try:
-        adapted = get_peft_model(model, peft_config)
-    except ValueError as error:
-        raise ConfigError(
-            f"lora.targets: {config.targets!r} fits no layer of {type(model).__name__} ({error}). "
-            "Use all-linear, attention, or names that model.named_modules() lists."
-        ) from error
-    return adapted.train(model.training)
+    with _calm():
+        adapted = peft.get_peft_model(model, settings)
+    if not isinstance(adapted, PeftModel):
+        raise TypeError(f"peft made a {type(adapted).__name__} of {type(model).__name__}")
+    return adapted
+
+
+def is_adapted(model: nn.Module) -> bool:
+    return isinstance(model, PeftModel)
 
 
 @contextmanager
 def reference_mode(model: nn.Module) -> Iterator[None]:
-    """Within it the adapters are off: the model is the one that they were added to."""
+    """Within it, `model` is what it was before `add_lora`, whatever its adapters have learned."""
     if not isinstance(model, PeftModel):
-        raise TypeError(f"{type(model).__name__} has no adapters to switch off")
+        raise TypeError("only a model with adapters holds its own reference; load a copy of the model instead")
     with model.disable_adapter():
         yield
 
 
-def save_adapter(model: nn.Module, folder: Path) -> None:
-    """The adapters alone, as a folder that plain peft loads."""
+def save_adapter(model: nn.Module, directory: Path) -> None:
+    """The adapters alone, as safetensors that `PeftModel.from_pretrained(base, directory)` loads."""
     if not isinstance(model, PeftModel):
         raise TypeError(f"{type(model).__name__} has no adapters to save")
-    with quiet():
-        model.save_pretrained(folder)
+    with _calm():
+        model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The plain model with the adapters added into its weights. `model` is used up by this."""
+    """A copy of `model` with its adapters folded into the weights; a model without adapters is returned as it is."""
     if not isinstance(model, PeftModel):
         return model
-    return model.merge_and_unload()
+    with _calm():
+        return copy.deepcopy(model).merge_and_unload().eval()
+
+
+def _targets(model: PreTrainedModel, config: LoraConfig) -> str | list[str]:
+    trunk = model.base_model
+    linear = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
+    if config.targets == "attention":
+        owners = {name: type(trunk.get_submodule(name.rpartition(".")[0])).__name__ for name in linear}
+        return sorted({name.rpartition(".")[2] for name, owner in owners.items() if "Attention" in owner})
+    if config.targets == "all-linear":
+        return sorted({name.rpartition(".")[2] for name in linear})
+    known = {name.rpartition(".")[2] for name in linear}
+    unknown = [target for target in config.targets if not any(n == target or n.endswith(f".{target}") for n in linear)]
+    if unknown or not config.targets:
+        raise ConfigError(
+            f"lora.targets names {', '.join(unknown) or 'nothing'}, which {type(model).__name__} does not have below its "
+            f"output layer; it has {', '.join(sorted(known))}."
+        )
+    return list(config.targets)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without notices of peft and transformers to each other."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ValueHead(nn.Linear):
-    """Expected return from hidden states [..., H] -> [..., 1]; zero at the start, so that early advantages are rewards."""
+    """Expected return of hidden states, [..., H] -> [..., 1]; zero at first, so that early advantages are rewards."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__(hidden_size, 1)

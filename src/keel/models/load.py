@@ -25,11 +25,11 @@ UNREADABLE = (
 
 
 def load_tokenizer(path: str | Path, chat_template: str | None = None, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder or hub name; `chat_template` (Jinja, or a file of it) takes the place of its own."""
+    """The tokenizer of a model folder or hub name; `chat_template` (Jinja, or a file of it) replaces its own."""
     check_folder(path)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except UNREADABLE as error:
         raise ArtifactError(
             f"{path}: no tokenizer can be read: {first_line(error)}. Expected tokenizer.json and tokenizer_config.json "
@@ -164,8 +164,8 @@ def check_complete(path: str | Path, info: dict[str, Any], expected: frozenset[s
     if missing or mismatched:
         what = f"{len(missing)} weights are missing" if missing else f"{len(mismatched)} weights have the wrong shape"
         raise ArtifactError(
-            f"{path}: {what}, such as {(missing or mismatched)[0]}. The files are damaged, or belong to another kind of "
-            "model than config.json says; save the model again."
+            f"{path}: {what}, such as {(missing or mismatched)[0]}. The files are damaged, or belong to another "
+            "kind of model than config.json says; save the model again."
         )
 
 

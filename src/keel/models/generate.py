@@ -1,0 +1,283 @@
+"""Sampling in process: prompts prefilled once a group, a cache of our own, rows that end leave the batch.
+
+Every row draws from a stream of its own, named by (seed, key of its prompt, sample index, position), and turns one
+uniform number into one token by the inverse CDF. What a row draws therefore does not depend on its company.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from keel.core.errors import ConfigError, DataError
+from keel.models.attention import additive
+from keel.models.load import context_length
+from keel.models.packed import device_of, output_head, run
+from keel.models.plan import PackedPlan
+
+COMPACT_SHARE = 0.125  # finished rows are moved out of the cache once they are this share of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """Sampled responses end to end; those of one prompt are adjacent. All tensors on the CPU."""
+
+    tokens: Tensor  # [R] int64, with the end-of-sequence token where there was one
+    lengths: Tensor  # [S] int64, tokens of each response, at least 1
+    logprobs: Tensor  # [R] float32, of the token drawn, at the sampling temperature (at 1 for greedy sampling)
+    finished: Tensor  # [S] bool, True when the response ended by itself
+
+
+class Sampler(Protocol):
+    """Whatever can continue prompts: this process, another one, a server."""
+
+    def sample(
+        self,
+        prompts: Sequence[Tensor],
+        *,
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        keys: Sequence[int],
+    ) -> Samples:
+        """`samples` responses to each prompt (int64 token ids); `keys` name the prompts' random streams."""
+        ...
+
+
+@dataclass
+class InProcessSampler:
+    """Samples from a model in this process, peft or not, from its whole distribution (no top-k, no top-p)."""
+
+    model: nn.Module
+    eos_ids: set[int]
+    max_rows: int = 256
+    """Rows decoded side by side; more prompts than that go in turns."""
+
+    def sample(
+        self,
+        prompts: Sequence[Tensor],
+        *,
+        samples: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
+    ) -> Samples:
+        """As the protocol says; `temperature` 0 takes the likeliest token. `keys` None numbers the prompts."""
+        keys = range(len(prompts)) if keys is None else keys
+        self._check(prompts, samples, max_new_tokens, temperature, keys)
+        at_once = max(1, self.max_rows // samples)
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                parts = [
+                    _decode(
+                        self.model,
+                        list(prompts[start : start + at_once]),
+                        _uniforms(seed, keys[start : start + at_once], samples, max_new_tokens),
+                        torch.tensor(sorted(self.eos_ids), device=device_of(self.model)),
+                        temperature,
+                    )
+                    for start in range(0, len(prompts), at_once)
+                ]
+        finally:
+            self.model.train(training)
+        tokens, lengths, logprobs, finished = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Samples(
+            tokens=tokens.clone(), lengths=lengths.clone(), logprobs=logprobs.clone(), finished=finished.clone()
+        )
+
+    def _check(
+        self,
+        prompts: Sequence[Tensor],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        keys: Sequence[int],
+    ) -> None:
+        if not prompts or len(keys) != len(prompts):
+            raise ValueError(
+                f"{len(prompts)} prompts and {len(keys)} keys; expected at least one prompt and a key each"
+            )
+        if samples < 1 or max_new_tokens < 1 or not temperature >= 0:
+            raise ConfigError(
+                f"samples={samples}, max_new_tokens={max_new_tokens}, temperature={temperature}: expected at least one "
+                "sample of at least one token, and a temperature of 0 (greedy) or more."
+            )
+        limit = context_length(self.model)
+        for number, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise DataError(
+                    f"prompt {number} has no tokens, so nothing predicts its first token. Begin it with BOS."
+                )
+            if limit is not None and len(prompt) + max_new_tokens > limit:
+                raise DataError(
+                    f"prompt {number} has {len(prompt)} tokens; with max_new_tokens={max_new_tokens} that exceeds the "
+                    f"model's context of {limit}. Shorten or drop the prompt, or lower max_new_tokens."
+                )
+
+
+class _PrefillPlan(PackedPlan):
+    """A packed pass over prompts that keeps the keys and values of every layer."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        super().__init__([(length, ()) for length in lengths], device)
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys and values, [T, kv_heads, d]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        self.kept[layer] = (key, value)
+        return super().attend(layer, query, key, value, **options)
+
+
+class _DecodePlan:
+    """One new token a row, each over what its own row has cached.
+
+    The cache holds a row's prompt right-padded to the longest, then what it has said: every row writes to the same
+    column, and what hides the padding is made once.
+    """
+
+    def __init__(self, prefill: _PrefillPlan, lengths: Tensor, samples: int, max_new_tokens: int) -> None:
+        device, longest = lengths.device, int(lengths.max())
+        self.lengths = lengths.repeat_interleave(samples)  # [rows] tokens of each row's prompt
+        self.longest, self.said = longest, 0
+        self.columns = torch.arange(longest + max_new_tokens, device=device)
+        self.hidden = (self.columns >= self.lengths[:, None]) & (self.columns < longest)  # [rows, columns] padding
+        self.biases: dict[int | None, Tensor] = {}
+        starts = lengths.cumsum(0) - lengths
+        place = starts[:, None] + torch.minimum(self.columns[:longest], lengths[:, None] - 1)
+        self.cache: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys and values, [rows, kv_heads, columns, d]
+        for layer, kept in prefill.kept.items():
+            made = []
+            for x in kept:
+                room = x.new_empty((len(self.lengths), x.shape[1], len(self.columns), x.shape[2]))
+                room[:, :, :longest] = x[place].transpose(1, 2).repeat_interleave(samples, 0)
+                made.append(room)
+            self.cache[layer] = (made[0], made[1])
+
+    @property
+    def positions(self) -> Tensor:
+        """[rows] position of the token that comes now."""
+        return self.lengths + self.said
+
+    def advance(self) -> None:
+        """The step is over; what it wrote stays."""
+        self.said += 1
+        self.biases = {None: self.biases[None]} if None in self.biases else {}
+
+    def keep(self, rows: Tensor) -> None:
+        """Only these rows go on."""
+        self.lengths, self.hidden, self.biases = self.lengths[rows], self.hidden[rows], {}
+        self.cache = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.cache.items()}
+
+    def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[rows, 1, 1, columns] what to add to the scores; without a window it serves all steps."""
+        if window not in self.biases:
+            mask = ~self.hidden
+            if window is not None:
+                behind = self.longest - self.lengths[:, None]
+                position = torch.where(self.columns < self.longest, self.columns, self.columns - behind)
+                mask &= position > self.positions[:, None] - window
+            self.biases[window] = additive(mask, dtype)[:, None, None]
+        return self.biases[window]
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float | None,
+        dropout: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """[rows, heads * d] attention of one query a row over its cache and itself."""
+        keys, values = self.cache[layer]
+        now = self.longest + self.said
+        keys[:, :, now] = key
+        values[:, :, now] = value
+        keys, values = keys[:, :, : now + 1], values[:, :, : now + 1]
+        grouped = query.reshape(len(query), key.shape[1], -1, query.shape[2])  # query heads beside their key head
+        scores = (grouped @ keys.transpose(2, 3)).mul_(query.shape[2] ** -0.5 if scale is None else scale)
+        if softcap is not None:
+            scores = scores.div_(softcap).tanh_().mul_(softcap)
+        scores = scores.add_(self.bias(window, scores.dtype)[..., : now + 1])
+        return (scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values).flatten(1)
+
+
+def _decode(
+    model: nn.Module, prompts: list[Tensor], uniforms: Tensor, eos: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens [R], lengths [S], log-probabilities [R] and finished [S] of the responses to some prompts."""
+    device = eos.device
+    samples, max_new_tokens = uniforms.shape[0] // len(prompts), uniforms.shape[1]
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    prefill = _PrefillPlan(lengths.tolist(), device)
+    positions = torch.cat([torch.arange(len(prompt)) for prompt in prompts])
+    head, uniforms = output_head(model), uniforms.to(device)
+    hidden = run(model, torch.cat(prompts), positions, prefill)[lengths.cumsum(0) - 1]
+    plan = _DecodePlan(prefill, lengths, samples, max_new_tokens)
+    logits = head.logits(hidden).repeat_interleave(samples, 0)
+
+    rows = torch.arange(len(uniforms), device=device)  # which responses are still in the batch
+    tokens = torch.zeros(uniforms.shape, dtype=torch.int64, device=device)
+    logprobs = torch.zeros(uniforms.shape, dtype=torch.float32, device=device)
+    ends = torch.full((len(uniforms),), max_new_tokens, device=device)
+    finished = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        drawn, drawn_logprobs = _draw(logits, uniforms[rows, step], temperature)
+        tokens[rows, step], logprobs[rows, step] = drawn, drawn_logprobs
+        ended = torch.isin(drawn, eos) & ~finished[rows]
+        ends[rows[ended]] = step + 1
+        finished[rows] |= ended
+        alive = ~finished[rows]
+        left = int(alive.sum())
+        if left == 0 or step == max_new_tokens - 1:
+            break
+        if left <= (1 - COMPACT_SHARE) * len(rows):
+            stay = alive.nonzero().squeeze(1)
+            rows, drawn = rows[stay], drawn[stay]
+            plan.keep(stay)
+        logits = head.logits(run(model, drawn, plan.positions, plan))
+        plan.advance()
+    inside = torch.arange(max_new_tokens, device=device) < ends[:, None]
+    return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu()
+
+
+def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """One token a row of logits [rows, V], and its log-probability in float32."""
+    logprobs = (logits if temperature in (0.0, 1.0) else logits / temperature).log_softmax(-1)
+    if temperature == 0:
+        drawn = logits.argmax(-1, keepdim=True)
+    else:
+        cumulated = logprobs.exp().cumsum(-1, dtype=torch.float64)
+        at = uniforms[:, None] * cumulated[:, -1:]
+        drawn = torch.searchsorted(cumulated, at, right=True)  # the first token whose cumulated mass exceeds `at`
+    return drawn.squeeze(1), logprobs.gather(1, drawn).squeeze(1).float()
+
+
+def _uniforms(seed: int, keys: Sequence[int], samples: int, positions: int) -> Tensor:
+    """[rows, positions] float64 in [0, 1): a hash of (seed, key, sample index, position), 53 bits each."""
+    rows = [(key, index) for key in keys for index in range(samples)]
+    state = np.full(len(rows), seed & _MASK, dtype=np.uint64)
+    for part in zip(*rows, strict=True):
+        state = _mix(state ^ _mix(np.array([number & _MASK for number in part], dtype=np.uint64) + _STEP))
+    counters = np.arange(1, positions + 1, dtype=np.uint64) * _STEP
+    return torch.from_numpy((_mix(state[:, None] + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+_MASK = 2**64 - 1
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every input bit sways every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
