@@ -261,9 +261,9 @@ from pathlib import Path
 from keel.core.files import RunLock
 with RunLock(Path(sys.argv[1])):
     if os.fork() == 0:
+        print("forked", flush=True)
         time.sleep(20)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(60)
 """
 
