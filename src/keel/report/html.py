@@ -190,7 +190,7 @@ def _labels(run: Run) -> str:
         body += rounds_table(run.rounds) + plot_grid(model_figures.round_plots(run.rounds))
     if not body:
         return ""
-    introduction = "How far the raters agree with each other sets the ceiling for everything learned from them. "
+    introduction = "Agreement between raters sets the ceiling for everything learned from them. "
     return section("What do the labels say?", introduction + agreement_sentence(run.agreement), body)
 
 

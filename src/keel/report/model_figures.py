@@ -28,13 +28,13 @@ def sft_plots(run: Run) -> list[Plot]:
     if stage.evaluations.has("perplexity"):
         low, high = stage.evaluations.extremes("perplexity")
         steep = low > 0 and high > FROM_SCRATCH * low
-        look_for = "Among how many words the model hesitates on demonstrations it has not seen. Stop where it turns up."
+        look_for = "Among how many tokens the model hesitates on unseen demonstrations. Stop where it turns up."
         plots.append(
             panel(
                 "Held-out perplexity",
                 look_for + (" The scale is logarithmic." if steep else ""),
                 [Line(curves=stage.evaluations, figure="perplexity", dots=True)],
-                unit="words",
+                unit="tokens",
                 steps="steps",
                 finish=logarithmic if steep else None,
             )

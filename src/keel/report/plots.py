@@ -143,6 +143,7 @@ def _for_page(svg: str, name: str) -> str:
     svg = opening + svg[svg.index(">") + 1 :]
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: (?:\S+ )?([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
     svg = re.sub(r'"[^"]*"', lambda quoted: re.sub(r"(\d+\.\d{2})\d+", r"\1", quoted[0]), svg)
     for colour, stand_in in STAND_INS.items():
         svg = svg.replace(stand_in, f"var(--{colour})")

@@ -60,7 +60,7 @@ class Ink:
         if not known:
             return ""
         low, span = min(known), max(known) - min(known)
-        heights = [(value - low) / span if span > 0 else 0.0 for value in means]
+        heights = [(value - low) / (span or 1.0) for value in means]
         last = len(self.blocks) - 1
         return "".join(
             self.blocks[min(last, int(height * len(self.blocks)))] if math.isfinite(height) else " "

@@ -260,8 +260,9 @@ def _alarm_sentence(run: Run) -> str:
     gravest = run.gravest
     if gravest is None:
         return ""
-    count = len(run.alarms)
-    return f"{count} rule{' has' if count == 1 else 's have'} something to say. The gravest: {alarm_text(gravest)}"
+    if len(run.alarms) == 1:
+        return f"One rule has something to say. {alarm_text(gravest)}"
+    return f"{len(run.alarms)} rules have something to say. The gravest: {alarm_text(gravest)}"
 
 
 def alarm_text(alarm: Alarm) -> str:
