@@ -3,6 +3,7 @@
 import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from helpers.report_runs import KINDS, write_run
@@ -159,6 +160,16 @@ def test_a_run_that_has_only_begun_still_makes_a_page(tmp_path):
     page = write_report(tmp_path).read_text()
     assert "Stopped during supervised fine-tuning" in page
     assert "epochs: 3" in page
+
+
+def test_the_code_of_the_docs_page_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    write_run(tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/report.md", "exec"), {})
+    assert "Better: wins 74 of 100" in capsys.readouterr().out
+    assert Path("runs/demo/report.html").is_file()
 
 
 def test_differences_are_marked_word_by_word():

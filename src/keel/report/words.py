@@ -194,7 +194,7 @@ def agreement_sentence(agreement: Agreement | None) -> str:
     """How far raters agree and what REQUIREMENTS D9 says of it."""
     if agreement is None:
         return ""
-    for name, measure in ((agreement.kappa_name, agreement.kappa), ("Krippendorff's alpha", agreement.alpha)):
+    for name, measure in (("Krippendorff's alpha", agreement.alpha), (agreement.kappa_name, agreement.kappa)):
         if math.isfinite(measure.value):
             worth = (
                 "too little to learn from" if measure.value < 0.4
