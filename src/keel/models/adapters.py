@@ -5,19 +5,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import peft
 from peft import PeftModel, TaskType
 from torch import nn
-from transformers import PreTrainedModel
 
 from keel.core.errors import ConfigError
 from keel.models.load import quiet
 from keel.models.settings import LoraConfig
 
 
-def add_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    """`model` with trainable adapters; all else is frozen, but for the score head of a classifier.
+def add_lora(model: Any, config: LoraConfig) -> PeftModel:
+    """`model`, a causal language model or a trunk, with trainable adapters; all else is frozen.
 
     The adapters begin as the identity. Their random half is drawn from torch's global generator.
     """
@@ -27,7 +27,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with it and takes any number
         lora_dropout=config.dropout,
         target_modules=_targets(model, config),
-        task_type=TaskType.CAUSAL_LM if language else TaskType.SEQ_CLS,
+        task_type=TaskType.CAUSAL_LM if language else TaskType.FEATURE_EXTRACTION,
     )
     with _calm():
         adapted = peft.get_peft_model(model, settings)
@@ -65,7 +65,7 @@ def merged(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model).merge_and_unload().eval()
 
 
-def _targets(model: PreTrainedModel, config: LoraConfig) -> str | list[str]:
+def _targets(model: Any, config: LoraConfig) -> str | list[str]:
     trunk = model.base_model
     linear = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
     if config.targets == "attention":
@@ -77,8 +77,8 @@ def _targets(model: PreTrainedModel, config: LoraConfig) -> str | list[str]:
     unknown = [target for target in config.targets if not any(n == target or n.endswith(f".{target}") for n in linear)]
     if unknown or not config.targets:
         raise ConfigError(
-            f"lora.targets names {', '.join(unknown) or 'nothing'}, which {type(model).__name__} does not have below its "
-            f"output layer; it has {', '.join(sorted(known))}."
+            f"lora.targets names {', '.join(unknown) or 'nothing'}, which {type(model).__name__} does not have below "
+            f"its output layer; it has {', '.join(sorted(known))}."
         )
     return list(config.targets)
 

@@ -156,19 +156,25 @@ PROBE = ((5, (4, 9)), (3, (6,)), (0, (7, 2)))  # prompt lengths and response len
 
 @torch.no_grad()
 def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
-    """Largest difference in log-probability, in nats, between the packed path and plain transformers on a small probe.
+    """Largest difference between the packed path and plain transformers on a small probe.
 
-    More than `tolerance` (1e-3; in half precision 0.1) means that documents leak into one another, and is an error.
+    In log-probabilities (nats) for a language model, in hidden states relative to their largest for a trunk. More than
+    `tolerance` (1e-3; in half precision 0.1) means that documents leak into one another, and is an error.
     """
     inner = transformer(model)
     if tolerance is None:
         tolerance = 1e-3 if inner.dtype == torch.float32 else 0.1
-    training = model.training
+    batch, training = _probe(inner.config.get_text_config().vocab_size), model.training
+    packed = pack(batch)
     model.eval()
     try:
         with plain_attention(model):
-            expected = _plain_logprobs(inner, _probe(inner.config.get_text_config().vocab_size))
-        found, _ = token_logprobs(model, pack(_probe(inner.config.get_text_config().vocab_size)))
+            expected = _plain_outputs(inner, batch)
+        if inner.get_output_embeddings() is None:
+            found = forward_hidden(model, packed)[packed.last.to(expected.device)] / expected.abs().max()
+            expected = expected / expected.abs().max()
+        else:
+            found, _ = token_logprobs(model, packed)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ArtifactError(
             f"{type(inner).__name__} cannot run packed documents: {error}. Choose an architecture that takes its "
@@ -179,9 +185,9 @@ def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
     difference = (found - expected).abs().max().item()
     if not difference <= tolerance:
         raise ArtifactError(
-            f"{type(inner).__name__}: packed log-probabilities differ from plain transformers by {difference:.2g} nats "
-            f"({tolerance:g} allowed), so documents would see one another. Layers without attention, such as "
-            "state-space or convolution layers, cannot be packed; choose a pure attention decoder."
+            f"{type(inner).__name__}: the packed path differs from plain transformers by {difference:.2g} (allowed: "
+            f"{tolerance:g}), so documents would see one another. Layers without attention, such as state-space or "
+            "convolution layers, cannot be packed; choose a pure attention decoder."
         )
     return difference
 
@@ -201,15 +207,18 @@ def _probe(vocabulary: int) -> TokenBatch:
     )
 
 
-def _plain_logprobs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """[R] as `token_logprobs`, one plain forward pass a response."""
+def _plain_outputs(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """Log-probabilities [R] of a language model, or last hidden states [S, H]; each response alone."""
     prompts = batch.prompt_tokens.split(batch.prompt_lengths.tolist())
+    responses = batch.response_tokens.split(batch.response_lengths.tolist())
     found = []
-    for owner, response in zip(
-        batch.prompt_of_response.tolist(), batch.response_tokens.split(batch.response_lengths.tolist()), strict=True
-    ):
+    for owner, response in zip(batch.prompt_of_response.tolist(), responses, strict=True):
         row = torch.cat([prompts[owner], response]).to(device_of(model))
-        logprobs = model(input_ids=row[None], use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        out = model(input_ids=row[None], use_cache=False)
+        if "logits" not in out:
+            found.append(out.last_hidden_state[:, -1])
+            continue
+        logprobs = out.logits[0, :-1].float().log_softmax(-1)
         picked = logprobs.gather(1, row[1:, None]).squeeze(1)
         found.append(nn.functional.pad(picked, (1, 0))[-len(response) :])
     return torch.cat(found)

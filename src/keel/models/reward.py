@@ -4,19 +4,21 @@
     implicit   beta · sum over response tokens of log pi / pi_ref   (Rafailov et al. 2023)
     hybrid     both
 
-On disk the trunk and the head are an `AutoModelForSequenceClassification` with one label, which plain transformers
-loads and, for the form `head`, scores identically; `reward.json` beside it holds the rest.
+On disk a reward model is an `AutoModelForSequenceClassification` with one label, which plain transformers loads; for
+the form `head` it scores identically there, for `hybrid` it gives the head's part, for `implicit` zero. `reward.json`
+beside it holds the form and the statistics; the other forms keep their output layer (when it is not the embedding) and
+the reference policy in the same folder.
 """
 
+import copy
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from keel.batch.types import Packed
 from keel.core.errors import ArtifactError
@@ -25,6 +27,7 @@ from keel.models.load import (
     UNREADABLE,
     check_complete,
     check_folder,
+    eos_ids,
     freeze_embeddings,
     hidden_size,
     load_causal_lm,
@@ -34,42 +37,44 @@ from keel.models.load import (
     save_causal_lm,
     unreadable,
 )
-from keel.models.packed import forward_hidden, token_logprobs, transformer
+from keel.models.packed import forward_hidden, token_logprobs, transformer, verify_packed
 from keel.models.settings import LoraConfig
 
 Form = Literal["head", "implicit", "hybrid"]
-RECORD, HEAD, REFERENCE = "reward.json", "lm_head.safetensors", "reference"
+RECORD, OUTPUT_LAYER, REFERENCE = "reward.json", "lm_head.safetensors", "reference"
 
 
 class RewardModel(nn.Module):
     """Scores responses. `mean` and `std` are the statistics of its scores on held-out responses.
 
-    `policy` is the trunk with its language-model head, `reference` a frozen policy (None for the form `head`).
+    `network` is a trunk for the form `head`, else a causal language model; `reference` is a frozen one.
     """
 
     def __init__(
         self,
-        policy: nn.Module,
+        network: nn.Module,
         tokenizer: Any,
         *,
         form: Form,
         beta: float,
         reference: nn.Module | None = None,
+        freeze: bool = True,
         mean: float = 0.0,
         std: float = 1.0,
     ) -> None:
         super().__init__()
         if (reference is None) != (form == "head"):
-            raise ValueError(f"a reward model of the form {form} and a reference do not go together")
-        self.policy = policy
-        self.tokenizer = tokenizer
-        self.form: Form = form
-        self.beta, self.mean, self.std = beta, mean, std
-        inner = transformer(policy)
-        self.score_head = nn.Linear(hidden_size(policy), 1, bias=False, dtype=inner.dtype, device=inner.device)
-        if form == "implicit":
-            nn.init.zeros_(self.score_head.weight).requires_grad_(False)
-        self.reference = reference.eval().requires_grad_(False) if reference is not None else None
+            raise ValueError(
+                f"form {form} and {'no' if reference is None else 'a'} reference policy contradict each other"
+            )
+        inner = transformer(network)
+        self.network, self.tokenizer, self.form, self.beta = network, tokenizer, form, beta
+        self.mean, self.std, self.freeze = mean, std, freeze
+        self.head = nn.Linear(hidden_size(network), 1, bias=False, dtype=inner.dtype, device=inner.device)
+        nn.init.zeros_(self.head.weight).requires_grad_(form != "implicit")
+        self.reference = None if reference is None else reference.eval().requires_grad_(False)
+        if freeze:
+            freeze_embeddings(network)
 
     @classmethod
     def from_policy(
@@ -79,36 +84,37 @@ class RewardModel(nn.Module):
         form: Form = "head",
         beta: float = 0.1,
         seed: int = 0,
+        head_scale: float = 1.0,
         freeze_embeddings: bool = True,
         lora: LoraConfig | None = None,
         dtype: str = "float32",
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> "RewardModel":
-        """A fresh reward model on a policy's trunk; the head is drawn from N(0, 1/(hidden size + 1)), made small.
+        """A fresh reward model on a policy's trunk.
 
-        The spread is that of Stiennon et al. 2020; scores of the first step then are of order one.
+        The head is drawn from head_scale · N(0, 1/(H + 1)), H the hidden size (Stiennon et al. 2020, 2009.01325), so
+        that first scores are of order head_scale; 0 begins with equal scores. `freeze_embeddings` keeps the embeddings,
+        and an output layer tied to them, as the policy's.
         """
         policy = load_causal_lm(path, dtype, trust_remote_code=trust_remote_code, device=device)
         tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-        reference = None
-        if form != "head":
-            reference = load_causal_lm(path, dtype, trust_remote_code=trust_remote_code, device=device)
         settle_padding(policy, tokenizer)
-        prepare(policy, form, freeze=freeze_embeddings)
+        reference = None if form == "head" else copy.deepcopy(policy)
+        network = policy.base_model if form == "head" else policy
         model = cls(
-            add_lora(policy, lora) if lora is not None else policy,
+            network if lora is None else add_lora(network, lora),
             tokenizer,
             form=form,
             beta=beta,
             reference=reference,
+            freeze=freeze_embeddings,
         )
         if form != "implicit":
-            generator = torch.Generator().manual_seed(seed)
-            weight = torch.randn(model.score_head.weight.shape, generator=generator)
+            drawn = torch.randn(model.head.weight.shape, generator=torch.Generator().manual_seed(seed))
             with torch.no_grad():
-                model.score_head.weight.copy_(weight / (weight.shape[1] + 1) ** 0.5)
-        return model
+                model.head.weight.copy_(drawn * head_scale / (drawn.shape[1] + 1) ** 0.5)
+        return model.eval()
 
     def train(self, mode: bool = True) -> "RewardModel":
         """Training mode for what is trained; the reference stays as it is."""
@@ -118,102 +124,108 @@ class RewardModel(nn.Module):
         return self
 
     def score(self, packed: Packed, ref_logprobs: Tensor | None = None) -> Tensor:
-        """[S] float32 scores. `ref_logprobs` [R], at temperature 1, save the reference's forward pass."""
-        hidden = forward_hidden(self.policy, packed)
-        last = hidden.index_select(0, packed.last.to(hidden.device))
-        scores = self.score_head(last).squeeze(-1).float()
+        """[S] float32 scores. `ref_logprobs` [R], the reference's at temperature 1, save its forward pass."""
+        hidden = forward_hidden(self.network, packed)
+        scores = self.head(hidden.index_select(0, packed.last.to(hidden.device))).squeeze(-1).float()
         if self.reference is None:
             return scores
-        logprobs, _ = token_logprobs(self.policy, packed, hidden=hidden)
+        logprobs, _ = token_logprobs(self.network, packed, hidden=hidden)
         if ref_logprobs is None:
             with torch.no_grad():
                 ref_logprobs, _ = token_logprobs(self.reference, packed)
-        owner = torch.repeat_interleave(
-            torch.arange(len(packed.last)), torch.tensor(response_lengths(packed.layout))
-        ).to(scores.device)
-        implicit = torch.zeros_like(scores).index_add(0, owner, logprobs - ref_logprobs.to(scores.device))
-        return scores + self.beta * implicit
+        lengths = torch.tensor([length for _, responses in packed.layout for length in responses])
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(scores.device)
+        log_ratio = logprobs - ref_logprobs.to(scores.device)
+        return scores + self.beta * torch.zeros_like(scores).index_add(0, owner, log_ratio)
 
     def save(self, folder: Path) -> None:
-        """The folder that `load` and, for trunk and head, plain transformers read."""
-        causal = merged(self.policy)
-        inner = transformer(causal)
-        config = inner.config.__class__.from_dict(inner.config.to_dict())
-        config.num_labels = 1
-        config.problem_type = "regression"
-        config.pad_token_id = self.tokenizer.pad_token_id
+        """The folder that `load` and plain transformers read. Adapters are merged; the model itself stays as it is."""
+        inner = transformer(merged(self.network))
+        config = copy.deepcopy(inner.config)
+        config.num_labels, config.problem_type, config.pad_token_id = 1, "regression", self.tokenizer.pad_token_id
         with torch.device("meta"):
-            classifier = AutoModelForSequenceClassification.from_config(config)
+            classifier: Any = AutoModelForSequenceClassification.from_config(config)
         classifier.base_model.load_state_dict(inner.base_model.state_dict(), assign=True)
-        classifier.score.load_state_dict(self.score_head.state_dict(), assign=True)
+        classifier.score.load_state_dict(self.head.state_dict(), assign=True)
         with quiet():
             classifier.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        record: dict[str, Any] = {"form": self.form, "beta": self.beta, "mean": self.mean, "std": self.std}
         if self.reference is not None:
-            head = inner.get_output_embeddings()
-            if head.weight is not inner.get_input_embeddings().weight:
-                save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder / HEAD)
+            layer = inner.get_output_embeddings()
+            if layer.weight is not inner.get_input_embeddings().weight:
+                save_file({name: x.contiguous() for name, x in layer.state_dict().items()}, folder / OUTPUT_LAYER)
             save_causal_lm(folder / REFERENCE, self.reference, None)
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        record = {name: getattr(self, name) for name in ("form", "beta", "mean", "std", "freeze")}
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str = "auto", trust_remote_code: bool = False) -> "RewardModel":
-        """A reward model that `save` wrote, or any sequence classifier with one label (form `head`, mean 0, std 1)."""
-        folder = Path(folder)
-        record: dict[str, Any] = {"form": "head", "beta": 0.0, "mean": 0.0, "std": 1.0}
-        if (folder / RECORD).is_file():
-            record |= json.loads((folder / RECORD).read_text())
-        classifier = load_classifier(folder, trust_remote_code=trust_remote_code)
-        policy = as_causal_lm(classifier, folder).to(resolve_device(device)).eval()
-        reference = None
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        lora: LoraConfig | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> "RewardModel":
+        """A reward model that `save` wrote, or any sequence classifier with one label (form `head`, mean 0, std 1).
+
+        `lora` trains it further with adapters.
+        """
+        record: dict[str, Any] = {"form": "head", "beta": 0.0}
+        written = Path(folder) / RECORD
+        if written.is_file():
+            record = _read_record(written)
+        classifier = _load_classifier(folder, trust_remote_code=trust_remote_code)
+        weight = classifier.score.weight
+        network, reference = classifier.base_model, None
         if record["form"] != "head":
-            reference = load_causal_lm(folder / REFERENCE, dtype_name(policy.dtype), device=device)
-        model = cls(
-            policy,
-            load_tokenizer(folder, trust_remote_code=trust_remote_code),
-            form=record["form"],
-            beta=record["beta"],
-            reference=reference,
-            mean=record["mean"],
-            std=record["std"],
-        )
+            network = _as_causal_lm(classifier, Path(folder) / OUTPUT_LAYER)
+            name = str(network.dtype).removeprefix("torch.")
+            reference = load_causal_lm(Path(folder) / REFERENCE, name, device=device, verify=False)
+        network = network.to(resolve_device(device)).eval()
+        verify_packed(network)
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        model = cls(network if lora is None else add_lora(network, lora), tokenizer, reference=reference, **record)
         with torch.no_grad():
-            model.score_head.weight.copy_(classifier.score.weight)
-        return model
+            model.head.weight.copy_(weight)
+        return model.eval()
 
 
-def prepare(policy: PreTrainedModel, form: Form, *, freeze: bool) -> None:
-    """Choose what is trained: not the language-model head of a model that only reads its last token, and by default
-    not the embeddings.
+def settle_padding(policy: Any, tokenizer: Any) -> None:
+    """Give `tokenizer` and `policy` a padding token that ends no response.
+
+    transformers reads a classifier's score at the last token that is not padding; were padding the token that ends
+    responses, it would read the one before. Tokens made for padding or kept in reserve come first, then the unknown
+    token, then a new one.
     """
-    if freeze:
-        freeze_embeddings(policy)
-    head, embeddings = policy.get_output_embeddings(), policy.get_input_embeddings()
-    if form == "head" and head is not None and head.weight is not embeddings.weight:
-        head.requires_grad_(False)
-
-
-def settle_padding(policy: PreTrainedModel, tokenizer: Any) -> None:
-    """Give the tokenizer a padding token that no text contains.
-
-    transformers reads a classifier's score at the last token that is not padding. Were padding the same token as the
-    end of a response, it would read the token before.
-    """
-    used = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    used = eos_ids(policy, tokenizer) | {tokenizer.bos_token_id}
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in used:
-        special = [t for t in (tokenizer.unk_token, *tokenizer.all_special_tokens) if t is not None]
-        spare = [t for t in special if tokenizer.convert_tokens_to_ids(t) not in used]
-        if spare:
-            tokenizer.pad_token = spare[0]
-        else:
-            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-            if len(tokenizer) > policy.get_input_embeddings().num_embeddings:
-                policy.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+        named = [token for word in ("pad", "reserved", "unused") for token in added if word in token.lower()]
+        spare = [*named, *([tokenizer.unk_token] if tokenizer.unk_token else [])]
+        free = [token for token in spare if tokenizer.convert_tokens_to_ids(token) not in used]
+        tokenizer.add_special_tokens({"pad_token": free[0] if free else "<|pad|>"})
+        if len(tokenizer) > policy.get_input_embeddings().weight.shape[0]:
+            policy.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.padding_side = "right"
     policy.config.pad_token_id = tokenizer.pad_token_id
 
 
-def load_classifier(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "form": {"head": "head", "implicit": "implicit", "hybrid": "hybrid"}[record["form"]],
+            **{name: float(record[name]) for name in ("beta", "mean", "std")},
+            "freeze": bool(record["freeze"]),
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error!r}). Train the reward model again, or restore the file."
+        ) from error
+
+
+def _load_classifier(folder: Path | str, *, trust_remote_code: bool) -> Any:
     """A sequence classifier with one label, checked."""
     check_folder(folder)
     try:
@@ -223,34 +235,26 @@ def load_classifier(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel
             )
     except UNREADABLE as error:
         raise ArtifactError(unreadable(folder, error)) from error
-    check_complete(folder, info)
     if model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Linear):
         raise ArtifactError(
-            f"{folder} is no reward model: it has {model.config.num_labels} labels. Expected a sequence classifier with "
-            "one label and a linear `score`, as keel's reward stage writes."
+            f"{folder} is no reward model: it has {model.config.num_labels} labels. Expected a sequence classifier "
+            "with one label and a linear layer `score`, as keel's reward stage writes."
         )
+    check_complete(folder, info)
     return model
 
 
-def as_causal_lm(classifier: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The classifier's trunk under a language-model head: its own where it was saved, else the tied or an unused one."""
+def _as_causal_lm(classifier: Any, output_layer: Path) -> Any:
+    """The classifier's trunk below an output layer: the one in the file, else the embedding."""
     with torch.device("meta"):
-        causal = AutoModelForCausalLM.from_config(classifier.config, dtype=classifier.dtype)
+        causal: Any = AutoModelForCausalLM.from_config(classifier.config)
     setattr(causal, causal.base_model_prefix, classifier.base_model)
-    head, embeddings = causal.get_output_embeddings(), causal.get_input_embeddings()
-    if (folder / HEAD).is_file():
-        head.load_state_dict(load_file(folder / HEAD), assign=True)
-    elif causal.config.tie_word_embeddings:
-        head.weight = embeddings.weight
+    causal.config = classifier.config
+    layer = causal.get_output_embeddings()
+    if output_layer.is_file():
+        layer.load_state_dict(load_file(output_layer), assign=True)
+    elif classifier.config.get_text_config().tie_word_embeddings:
+        layer.weight = causal.get_input_embeddings().weight
     else:
-        head.to_empty(device="cpu").requires_grad_(False)
-        nn.init.zeros_(head.weight)
+        raise ArtifactError(f"{output_layer} is missing, so the reward model cannot compute log-probabilities.")
     return causal
-
-
-def response_lengths(layout: Sequence[tuple[int, tuple[int, ...]]]) -> list[int]:
-    return [length for _, lengths in layout for length in lengths]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
