@@ -19,7 +19,7 @@ from keel.models.generate import InProcessSampler
 from keel.models.heads import ValueHead
 from keel.models.load import eos_ids, hidden_size
 from keel.models.packed import transformer
-from keel.monitor.bands import kl_ladder
+from keel.monitor.bands import is_flat, kl_ladder
 from keel.stages.context import StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import RLConfig
@@ -87,6 +87,7 @@ class Aligner:
             ),
         )
         self.seed = seed
+        self.rewards: list[float] = []  # of every update, for the rule that tells a stalled run
         self.best = BestWeights(context.checkpoints.folder)
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -167,6 +168,7 @@ class Aligner:
             start, state = checkpoint.step, checkpoint.state["stage"]
             self.kl.coefficient = checkpoint.state["kl_coef"]
             self.judge.load_state(checkpoint.state["judge"])
+            self.rewards = checkpoint.state["rewards"]
             context.resumed(offset + start, checkpoint.state)
         else:
             state["before"] = self.evaluate(offset, show=True)
@@ -199,6 +201,7 @@ class Aligner:
                         "stage": state,
                         "kl_coef": self.kl.coefficient,
                         "judge": self.judge.state(),
+                        "rewards": self.rewards,
                         "seconds": context.seconds,
                     },
                 )
@@ -216,7 +219,10 @@ class Aligner:
         self.context.event(
             "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
         )
-        verdict = kl_ladder(figures["kl_nats_per_token"], figures["kl_nats_per_sequence"])
+        self.rewards.append(figures["reward_mean"])
+        verdict = kl_ladder(
+            figures["kl_nats_per_token"], figures["kl_nats_per_sequence"], reward_flat=is_flat(self.rewards)
+        )
         if verdict.level in ("act", "stop"):
             self.context.run.verdict(self.context.name, verdict)
         self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)

@@ -7,6 +7,7 @@ from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.errors import DataError
 from keel.core.seed import derive
 from keel.data.chat import Tokenizer, encode_comparison, encode_demonstration, encode_prompt
+from keel.data.lengths import LengthTally, TooLong, truncate_prompt
 from keel.data.records import Comparison, Demonstration, Prompt, prompt_key
 from keel.stages.recipe import DataSection
 from keel.train.rollout import EncodedPrompt
@@ -14,33 +15,34 @@ from keel.train.rollout import EncodedPrompt
 
 @dataclass
 class Fitting:
-    """What happened to records that were longer than the context."""
+    """The context that records must fit into, and what happened to those that did not."""
 
     max_tokens: int
-    policy: str
-    shortened: int = 0
-    dropped: int = 0
+    policy: TooLong
+    tally: LengthTally = field(default_factory=LengthTally)
     first: str = field(default="", init=False)
 
-    def fit(self, prompt: list[int], longest_response: int, source: str) -> list[int] | None:
-        """The prompt, cut on its left so that the longest response fits whole; None when the record is dropped."""
-        over = len(prompt) + longest_response - self.max_tokens
-        if over <= 0:
-            return prompt
-        self.first = self.first or source
-        if self.policy == "error":
-            raise DataError(
-                f"{source or 'a record'}: prompt and response are {len(prompt) + longest_response} tokens, over "
-                f"data.max_tokens={self.max_tokens}. Raise data.max_tokens, or set data.too_long to left or drop."
-            )
-        if self.policy == "drop" or over >= len(prompt):
-            self.dropped += 1
-            return None
-        self.shortened += 1
-        return prompt[over:]
+    def fit(self, tokenizer: Tokenizer, prompt: list[int], longest_response: int, source: str) -> list[int] | None:
+        """The prompt, cut so that the longest response fits whole; None when the record is dropped."""
+        fitted = truncate_prompt(
+            prompt,
+            range(longest_response),
+            self.max_tokens,
+            self.policy,
+            bos_id=tokenizer.bos_token_id,
+            source=source,
+        )
+        self.tally.add(fitted)
+        if fitted.cut_tokens or fitted.prompt_ids is None:
+            self.first = self.first or source
+        return fitted.prompt_ids
 
     def report(self) -> dict[str, int | str]:
-        return {"shortened_prompts": self.shortened, "dropped_too_long": self.dropped, "first_too_long": self.first}
+        return {
+            "shortened_prompts": self.tally.cut,
+            "dropped_too_long": self.tally.dropped,
+            "first_too_long": self.first,
+        }
 
 
 def fitting(data: DataSection) -> Fitting:
@@ -55,7 +57,7 @@ def encode_demonstrations(records: Sequence[Demonstration], tokenizer: Tokenizer
     out: list[Demo] = []
     for record in records:
         prompt, response, mask = encode_demonstration(tokenizer, record)
-        kept = fit.fit(prompt, len(response), record.source)
+        kept = fit.fit(tokenizer, prompt, len(response), record.source)
         if kept is not None:
             out.append((kept, EncodedResponse(tokens=response, mask=mask)))
     return nonempty(out, "demonstration", fit)
@@ -66,7 +68,7 @@ def encode_comparisons(records: Sequence[Comparison], tokenizer: Tokenizer, fit:
     out: list[EncodedPair | None] = []
     for record in records:
         prompt, a, b = encode_comparison(tokenizer, record)
-        kept = fit.fit(prompt, max(len(a), len(b)), record.source)
+        kept = fit.fit(tokenizer, prompt, max(len(a), len(b)), record.source)
         out.append(
             None
             if kept is None
@@ -87,7 +89,7 @@ def encode_prompts(
         key = prompt_key(prompt)
         if key in out:
             continue
-        kept = fit.fit(encode_prompt(tokenizer, prompt), max_new_tokens, "a prompt")
+        kept = fit.fit(tokenizer, encode_prompt(tokenizer, prompt), max_new_tokens, "a prompt")
         if kept:
             out[key] = EncodedPrompt(prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key))
     return nonempty(list(out.values()), "prompt", fit)
@@ -96,7 +98,7 @@ def encode_prompts(
 def nonempty(records: list, what: str, fit: Fitting) -> list:
     if not records:
         raise DataError(
-            f"No {what} is left: {fit.dropped} were over data.max_tokens={fit.max_tokens} (the first: "
+            f"No {what} is left: {fit.tally.dropped} were over data.max_tokens={fit.max_tokens} (the first: "
             f"{fit.first or 'none'}). Raise data.max_tokens, or check the data with `keel data show`."
         )
     return records

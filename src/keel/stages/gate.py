@@ -103,7 +103,7 @@ def favourites(
     for i, prompt in enumerate(prompts):
         top, other = i * n + int(best[i]), i * n
         a, b = responses.response_texts[top], responses.response_texts[other]
-        if a != b:
+        if a != b and a.strip() and b.strip():
             pairs.append(
                 Pair(
                     prompt=prompt.prompt,

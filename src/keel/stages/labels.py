@@ -83,7 +83,7 @@ def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact
 
 
 def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
-    """Pairs of different responses on prompts drawn anew each round."""
+    """Pairs of different responses on prompts drawn anew each round; nobody can judge an empty one, so none is in."""
     draw = derive(seed, "labels", task.round)
     order = [derive(draw, i) for i in range(task.count)]
     chosen = [task.prompts[key % len(task.prompts)] for key in order]
@@ -94,7 +94,7 @@ def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
     return [
         Pair(prompt=prompt.prompt, a=a, b=b, a_finished=a_done, b_finished=b_done, key=key)
         for prompt, (a, a_done), (b, b_done), key in zip(chosen, first, second, order, strict=True)
-        if a != b
+        if a != b and a.strip() and b.strip()
     ]
 
 

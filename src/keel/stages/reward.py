@@ -154,7 +154,12 @@ def train_member(
 def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str, Any]:
     """The report's figures, each verdict recorded."""
     metrics = reward_figures(scorer, data.held_out.pairs, data.held_out.records, data.train.records)
-    verdict = reward_model_accuracy(metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"])
+    verdict = reward_model_accuracy(
+        metrics["accuracy"],
+        metrics["accuracy_low"],
+        metrics["accuracy_high"],
+        baseline=max(metrics["baseline_longer"], metrics["baseline_bag_of_words"]),
+    )
     metrics["verdict"] = verdict.figures["verdict"]
     context.run.verdict(context.name, verdict)
     context.run.verdict(context.name, reward_model_scores(metrics["score_std"], metrics["score_abs_max"]))

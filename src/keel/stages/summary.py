@@ -40,6 +40,11 @@ def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[
         stages["ppo"] = over_rounds(made.ppo)
     if made.evaluate is not None:
         stages["evaluate"] = figures(made.evaluate)
+        if len(made.ppo) > 1 and "score_sft" in stages["evaluate"]:
+            # Each round had its own reward model; before and after by the last one are on one scale.
+            stages["ppo"]["score_before"] = stages["evaluate"]["score_sft"]
+            stages["ppo"]["score_after"] = stages["evaluate"]["score"]
+            stages["ppo"]["score_scale_changed"] = False
     return {
         "name": recipe.name,
         "seed": recipe.seed,
