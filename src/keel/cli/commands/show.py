@@ -33,7 +33,8 @@ def show(arguments: argparse.Namespace) -> None:
     from keel.report.terminal import show as show_run
 
     show_run(run_dir)
-    next_step(f"open {run_dir / 'report.html'}")
+    page = run_dir / "report.html"
+    next_step(f"open {page}" if page.is_file() else f"keel report {run_dir} writes the same as a page")
 
 
 def report(arguments: argparse.Namespace) -> None:
