@@ -361,8 +361,8 @@ def _summary(folder: Path, stages: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if len(stages) > 1:
         summary["agreement"] = {
-            "num_items": 4000, "num_shared_items": 3998, "num_raters": 8, "num_votes": 11_994, "kappa_name": "Fleiss' kappa",
-            "agreement": {"value": 0.781, "low": 0.774, "high": 0.788, "level": 0.95}, "fleiss": {"value": 0.553, "low": 0.54, "high": 0.566},
-            "kappa": {"value": 0.553, "low": 0.54, "high": 0.566}, "alpha": {"value": 0.552, "low": 0.539, "high": 0.566},
+            "pairwise_agreement": 0.781, "pairwise_agreement_low": 0.774, "pairwise_agreement_high": 0.788, "krippendorff_alpha": 0.552,
+            "krippendorff_alpha_low": 0.539, "krippendorff_alpha_high": 0.566, "fleiss_kappa": 0.553, "fleiss_kappa_low": 0.54, "fleiss_kappa_high": 0.566,
+            "level": "nominal", "num_items": 4000, "num_shared_items": 3998, "num_raters": 8, "num_votes": 11_994,
         }  # fmt: skip
     return summary

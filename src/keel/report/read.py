@@ -240,29 +240,25 @@ def _agreement(events: Sequence[Event], summary: Mapping[str, Any]) -> Agreement
     figures = summary.get("agreement") or (logged[-1] if logged else None)
     if not isinstance(figures, dict):
         return None
-    kappa_name = figures.get("kappa_name")
+    kappa = "cohen_kappa" if "cohen_kappa" in figures else "fleiss_kappa"
     return Agreement(
-        items=number(figures.get("num_shared_items", figures.get("items"))),
-        raters=number(figures["num_raters"] if "num_raters" in figures else figures.get("raters")),
+        items=number(figures.get("num_shared_items")),
+        raters=number(figures.get("num_raters")),
         votes=number(figures.get("num_votes")),
-        share=_measure(figures, "agreement", "pairwise_agreement"),
-        kappa=_measure(figures, "kappa"),
-        kappa_name=str(kappa_name) if kappa_name else "kappa",
-        alpha=_measure(figures, "alpha", "krippendorff_alpha"),
+        share=_measure(figures, "pairwise_agreement"),
+        kappa=_measure(figures, kappa),
+        kappa_name="Cohen's kappa" if kappa == "cohen_kappa" else "Fleiss' kappa",
+        alpha=_measure(figures, "krippendorff_alpha"),
     )
 
 
-def _measure(figures: Mapping[str, Any], *names: str) -> Measure:
-    """The first of `names` that is there: a figure, or a mapping of value, low and high."""
-    for name in names:
-        entry = figures.get(name)
-        if isinstance(entry, dict):
-            return Measure(
-                value=number(entry.get("value")), low=number(entry.get("low")), high=number(entry.get("high"))
-            )
-        if whole(entry):
-            return Measure(value=number(entry))
-    return Measure()
+def _measure(figures: Mapping[str, Any], name: str) -> Measure:
+    """The figure `name` with its interval."""
+    return Measure(
+        value=number(figures.get(name)),
+        low=number(figures.get(f"{name}_low")),
+        high=number(figures.get(f"{name}_high")),
+    )
 
 
 def _artifacts(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
