@@ -26,5 +26,6 @@ class Critic(nn.Module):
         hidden = policy_hidden if self.trunk is None else forward_hidden(self.trunk, packed)
         if hidden is None:
             raise ValueError("a critic without a trunk needs the policy's hidden states")
-        values = self.value_head(hidden[packed.source.clamp(min=0)]).squeeze(-1).float()
-        return torch.where(packed.source >= 0, values, 0.0)
+        source = packed.source.to(hidden.device)
+        values = self.value_head(hidden.index_select(0, source.clamp(min=0))).squeeze(-1).float()
+        return torch.where(source >= 0, values, 0.0)

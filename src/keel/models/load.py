@@ -32,8 +32,8 @@ def load_tokenizer(path: str | Path, chat_template: str | None = None, *, trust_
             tokenizer: Any = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except UNREADABLE as error:
         raise ArtifactError(
-            f"{path}: no tokenizer can be read: {first_line(error)}. Expected tokenizer.json and tokenizer_config.json "
-            "beside config.json; save one there with tokenizer.save_pretrained."
+            f"{path}: no tokenizer can be read: {_first_line(error)}. Expected tokenizer.json and "
+            "tokenizer_config.json beside config.json; save one there with tokenizer.save_pretrained."
         ) from error
     if tokenizer.eos_token_id is None:
         raise ArtifactError(
@@ -54,19 +54,7 @@ def load_causal_lm(
     verify: bool = True,
 ) -> PreTrainedModel:
     """A causal language model in eval mode, complete, and with `verify` proven exact on packed rows."""
-    check_folder(path)
-    try:
-        with quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                str(path),
-                dtype=torch_dtype(dtype),
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except UNREADABLE as error:
-        raise ArtifactError(unreadable(path, error)) from error
-    check_complete(path, info)
+    model = read_model(AutoModelForCausalLM, path, dtype=torch_dtype(dtype), trust_remote_code=trust_remote_code)
     model = model.to(resolve_device(device)).eval()
     if verify:
         verify_packed(model)
@@ -157,19 +145,28 @@ def check_folder(path: str | Path) -> None:
         )
 
 
-def check_complete(path: str | Path, info: dict[str, Any], expected: frozenset[str] = frozenset()) -> None:
-    """ArtifactError when weights are missing, apart from `expected` ones, or have the wrong shape."""
-    missing = sorted(set(info["missing_keys"]) - expected)
-    mismatched = sorted(str(key) for key in info["mismatched_keys"])
-    if missing or mismatched:
-        what = f"{len(missing)} weights are missing" if missing else f"{len(mismatched)} weights have the wrong shape"
+def read_model(kind: Any, path: str | Path, **options: Any) -> Any:
+    """A model of an Auto class, from safetensors, with every weight of its architecture."""
+    check_folder(path)
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                str(path), use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+    except UNREADABLE as error:
+        raise ArtifactError(_unreadable(path, error)) from error
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    missing = sorted(set(info["missing_keys"]) - set(wrong))
+    if wrong or missing:
+        what = f"{len(wrong)} weights have the wrong shape" if wrong else f"{len(missing)} weights are missing"
         raise ArtifactError(
-            f"{path}: {what}, such as {(missing or mismatched)[0]}. The files are damaged, or belong to another "
-            "kind of model than config.json says; save the model again."
+            f"{path}: {what}, such as {(wrong or missing)[0]}. The files are damaged, or belong to another kind of "
+            "model than config.json says; save the model again."
         )
+    return model
 
 
-def unreadable(path: str | Path, error: Exception) -> str:
+def _unreadable(path: str | Path, error: Exception) -> str:
     """What to tell someone whose model does not load."""
     folder = Path(path)
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
@@ -181,13 +178,13 @@ def unreadable(path: str | Path, error: Exception) -> str:
         return f"{path} brings its own code. If you trust its authors, set model.trust_remote_code to true."
     if not folder.exists():
         return (
-            f"{path} could not be fetched from the Hugging Face hub ({first_line(error)}). Check the name and the "
+            f"{path} could not be fetched from the Hugging Face hub ({_first_line(error)}). Check the name and the "
             "connection, or give a local folder."
         )
-    return f"{path} does not load as a causal language model: {first_line(error)}"
+    return f"{path} does not load: {_first_line(error)}. Give a folder that model.save_pretrained wrote."
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

@@ -24,18 +24,15 @@ from keel.batch.types import Packed
 from keel.core.errors import ArtifactError
 from keel.models.adapters import add_lora, merged
 from keel.models.load import (
-    UNREADABLE,
-    check_complete,
-    check_folder,
     eos_ids,
     freeze_embeddings,
     hidden_size,
     load_causal_lm,
     load_tokenizer,
     quiet,
+    read_model,
     resolve_device,
     save_causal_lm,
-    unreadable,
 )
 from keel.models.packed import forward_hidden, token_logprobs, transformer, verify_packed
 from keel.models.settings import LoraConfig
@@ -227,20 +224,12 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _load_classifier(folder: Path | str, *, trust_remote_code: bool) -> Any:
     """A sequence classifier with one label, checked."""
-    check_folder(folder)
-    try:
-        with quiet():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
-            )
-    except UNREADABLE as error:
-        raise ArtifactError(unreadable(folder, error)) from error
+    model = read_model(AutoModelForSequenceClassification, folder, trust_remote_code=trust_remote_code)
     if model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Linear):
         raise ArtifactError(
             f"{folder} is no reward model: it has {model.config.num_labels} labels. Expected a sequence classifier "
             "with one label and a linear layer `score`, as keel's reward stage writes."
         )
-    check_complete(folder, info)
     return model
 
 
