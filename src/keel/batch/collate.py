@@ -46,9 +46,7 @@ def pair_batch(pairs: Sequence[EncodedPair]) -> PairBatch:
     )
 
 
-def token_fields(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[EncodedResponse]]
-) -> dict[str, Tensor]:
+def token_fields(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[EncodedResponse]]) -> dict[str, Tensor]:
     """The fields of a TokenBatch."""
     flat = [response for group in responses for response in group]
     masks = [r.mask if r.mask is not None else [True] * len(r.tokens) for r in flat]

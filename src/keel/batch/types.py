@@ -111,7 +111,9 @@ def expand(index: Tensor, lengths: Tensor) -> Tensor:
     """
     starts = lengths.cumsum(0) - lengths
     chosen = lengths[index]
-    offsets = torch.arange(int(chosen.sum()), device=lengths.device) - torch.repeat_interleave(chosen.cumsum(0) - chosen, chosen)
+    offsets = torch.arange(int(chosen.sum()), device=lengths.device) - torch.repeat_interleave(
+        chosen.cumsum(0) - chosen, chosen
+    )
     return torch.repeat_interleave(starts[index], chosen) + offsets
 
 

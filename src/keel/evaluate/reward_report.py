@@ -79,9 +79,7 @@ def reward_figures(
 
 def bag_of_words_accuracy(train: Sequence[Comparison], held_out: Sequence[Comparison]) -> float:
     """Held-out accuracy of a Bradley-Terry model on word counts: what vocabulary alone gives away."""
-    model = BagOfWordsBradleyTerry().fit(
-        [c.a for c in train], [c.b for c in train], [c.preference for c in train]
-    )
+    model = BagOfWordsBradleyTerry().fit([c.a for c in train], [c.b for c in train], [c.preference for c in train])
     gaps = model.scores([c.a for c in held_out]) - model.scores([c.b for c in held_out])
     return preference_accuracy(gaps, [c.preference for c in held_out])
 
