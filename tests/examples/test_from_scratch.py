@@ -103,6 +103,28 @@ def test_scores_are_read_at_the_last_real_token(side):
     torch.testing.assert_close(found, torch.cat(single), rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_classifier_of_transformers_reads_the_same_token_unless_padding_and_end_share_an_id():
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=1)).eval()
+    tokens, real, _ = padded("right", 10)
+    model.config.pad_token_id = 10
+    theirs = model(input_ids=tokens, attention_mask=real.long()).logits.squeeze(1)
+    torch.testing.assert_close(reward.scores(model, tokens, real), theirs)
+
+    model.config.pad_token_id = 0  # the end token: now they read the token before the end
+    tokens, real, _ = padded("right", 0)
+    theirs = model(input_ids=tokens, attention_mask=real.long()).logits.squeeze(1)
+    before_the_end = real & ((real.long().cumsum(1) - real.sum(1, keepdim=True)) < 0)
+    torch.testing.assert_close(reward.scores(model, tokens, before_the_end), theirs)
+    assert (reward.scores(model, tokens, real) - theirs).abs().min() > 1e-3
+
+
+def test_a_causal_language_model_has_no_score(policy):
+    assert not hasattr(policy, "score")
+    assert policy(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, 11)
+
+
 def test_reward_loss_by_hand():
     class Sum(nn.Module):
         """A "model" whose score is the last token's id."""

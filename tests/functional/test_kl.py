@@ -86,15 +86,22 @@ def test_each_penalty_has_the_gradient_that_its_name_promises(mode, true_gradien
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-12)
 
 
-def train(mode: str, coef: float = COEF, steps: int = 1500) -> Tensor:
+def train(mode: str, coef: float = COEF, entropy_coef: float = 0.0, steps: int = 1500) -> Tensor:
     """The bandit's policy after exact gradient descent from the reference."""
     logits = REF.log().clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=0.02)
     for _ in range(steps):
         optimizer.zero_grad()
-        expected_loss(logits, REF.log(), REWARD, mode, coef).backward()
+        loss = expected_loss(logits, REF.log(), REWARD, mode, coef)
+        (loss - entropy_coef * entropy(logits)).backward()
         optimizer.step()
     return logits.detach()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """In nats."""
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum()
 
 
 def reverse_optimum() -> Tensor:
@@ -129,6 +136,21 @@ def test_k1_in_the_loss_is_no_penalty_at_all():
     torch.testing.assert_close(policy, train("k1 in the loss", coef=0.0), rtol=0, atol=1e-6)
     assert (policy.softmax(-1) * REWARD).sum() > 0.95 * REWARD.max()
     assert exact_kl(policy, reverse_optimum()) > 0.1
+
+
+def test_a_weaker_kl_penalty_makes_the_policy_less_diverse():
+    # C10: the advice against mode collapse was to lower the coefficient
+    diversity = [entropy(train("k1 in the reward", coef)).item() for coef in (1.0, 0.5, 0.25, 0.1)]
+    assert diversity == sorted(diversity, reverse=True)
+    assert diversity[-1] < diversity[0] - 0.9
+
+
+def test_an_entropy_bonus_makes_the_policy_more_diverse_at_the_same_kl_coefficient():
+    # maximiser of E[reward] - coef KL + bonus H: exp((coef log ref + reward) / (coef + bonus)), normalised
+    bonus = 0.2
+    policy = train("k1 in the reward", entropy_coef=bonus)
+    assert exact_kl(policy, (COEF * REF.log() + REWARD) / (COEF + bonus)) < 0.002
+    assert entropy(policy) > entropy(reverse_optimum()) + 0.05
 
 
 def tutorial_kl_loss(logits: Tensor, ref_logits: Tensor, sampler: Tensor) -> Tensor:
