@@ -39,8 +39,9 @@ class KLConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("preset") in KL_PRESETS:
-            return {**KL_PRESETS[values["preset"]], **values}
+        preset = values.get("preset") if isinstance(values, dict) else None
+        if isinstance(preset, str) and preset in KL_PRESETS:
+            return {**KL_PRESETS[preset], **values}
         return values
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from keel.data.formats import write_jsonl
 from keel.demo.story import told
 from keel.demo.tokenizer import build_tokenizer
 from keel.demo.world import World
+from keel.models.load import save_causal_lm
 from keel.stages.pipeline import run
 from keel.stages.recipe import Recipe
 
@@ -94,5 +95,4 @@ def write_model(folder: Path, world: World, seed: int) -> None:
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.02,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_causal_lm(folder, LlamaForCausalLM(config), tokenizer)

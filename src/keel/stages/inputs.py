@@ -47,9 +47,7 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     golden = read(data.golden, "comparisons").records if data.golden and recipe.reward else None
     prompts = None
     if recipe.ppo is not None:
-        source = data.prompts or data.demonstrations or data.comparisons
-        if source is None:
-            raise DataError("ppo needs prompts: give data.prompts, data.demonstrations or data.comparisons.")
+        source = prompt_source(recipe)
         prompts = freeze(run, "prompts", source)
         for side, records in (("training", prompts.train), ("held-out", prompts.held_out)):
             if not records:
@@ -58,6 +56,15 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
                     "Choose another holdout, or add prompts."
                 )
     return Inputs(demonstrations=demonstrations, comparisons=comparisons, golden=golden, prompts=prompts)
+
+
+def prompt_source(recipe: Recipe) -> DataConfig:
+    """Where the prompts of RL come from."""
+    data = recipe.data
+    source = data.prompts or data.demonstrations or data.comparisons
+    if source is None:
+        raise DataError("ppo needs prompts: give data.prompts, data.demonstrations or data.comparisons.")
+    return source
 
 
 def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> dict[str, Any]:

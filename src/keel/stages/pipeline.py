@@ -19,7 +19,7 @@ from keel.stages.context import Run, available_cores
 from keel.stages.encode import encode_demonstrations, encode_prompts, fitting
 from keel.stages.evaluate import Preference, evaluate_policy
 from keel.stages.functions import function_identity, load_function
-from keel.stages.inputs import Inputs, RecordSet, check_agreement, read_inputs
+from keel.stages.inputs import Inputs, RecordSet, check_agreement, prompt_source, read_inputs
 from keel.stages.labels import read_set
 from keel.stages.optimise import Optimisation, RewardModels
 from keel.stages.paths import locate
@@ -96,7 +96,7 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
     rl = Optimisation.of(context, recipe, sft, made, tokenizer, inputs)
     rewards: RewardModels | None = None
     if recipe.reward is not None:
-        comparisons = inputs.comparisons or collected(rl)
+        comparisons = inputs.comparisons or collected(recipe, rl)
         records = [*comparisons.train, *comparisons.held_out]
         made.agreement = check_agreement(context, recipe, records)
         rewards = RewardModels.train(context, recipe, recipe.reward, sft, made, tokenizer, comparisons, inputs.golden)
@@ -121,10 +121,12 @@ def fine_tune(
     return train_sft(context, config, base, records.artifact, train, held_out)
 
 
-def collected(rl: Optimisation | None) -> RecordSet:
+def collected(recipe: Recipe, rl: Optimisation | None) -> RecordSet:
     """Comparisons of the SFT policy's own samples, for recipes that bring none."""
     artifact = required(rl).collect_first()
-    train, held_out = split(read_set(artifact), FIRST_HOLDOUT)
+    # Prompts below the first threshold never reached the labellers, so the share is taken of what lies above it.
+    outside = prompt_source(recipe).holdout
+    train, held_out = split(read_set(artifact), outside + FIRST_HOLDOUT * (1 - outside))
     return RecordSet(train=train, held_out=held_out, artifact=artifact)
 
 
