@@ -36,7 +36,7 @@ def told(summary: dict[str, Any], directory: Path) -> list[str]:
         e = stages["evaluate"]
         lines.append(
             f"Verdict by the true preference, which no stage has seen: the new policy beats SFT on "
-            f"{e['true_win_rate']:.1%} of {e['n']} unseen questions "
+            f"{e['true_win_rate']:.1%} of {e['n']} answers to {e['distinct_prompts']} unseen questions "
             f"({e['true_win_rate_low']:.1%} to {e['true_win_rate_high']:.1%}); right facts "
             f"{e['right_facts_sft']:.0%} → {e['right_facts']:.0%}, rude answers {e['rude_sft']:.0%} → {e['rude']:.0%}."
         )

@@ -1,18 +1,40 @@
 """Which of two policies is preferred, with an interval."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+
+import numpy as np
 
 from keel.stats.intervals import wilson
 
+RESAMPLES = 2000
 
-def win_rate(utilities: Sequence[float], opponents: Sequence[float]) -> dict[str, float]:
-    """Share of pairs that the first wins, ties counting half, with a 95 % Wilson interval.
 
-    Both are [N], one utility a prompt; values closer than 1e-9 are a tie.
+def win_rate(
+    utilities: Sequence[float], opponents: Sequence[float], prompts: Sequence[Hashable] | None = None
+) -> dict[str, float]:
+    """Share of pairs that the first wins, ties counting half, with a 95 % interval.
+
+    All are [N]; values closer than 1e-9 are a tie. Where `prompts` repeat, answers to one prompt are not independent:
+    the interval then comes from resampling prompts with all their answers (cluster bootstrap), else it is Wilson's.
     """
-    if len(utilities) != len(opponents) or not utilities:
+    if len(utilities) != len(opponents) or not len(utilities):
         raise ValueError(f"{len(utilities)} utilities cannot be compared with {len(opponents)}")
-    gaps = [a - b for a, b in zip(utilities, opponents, strict=True)]
-    wins = sum(gap > 1e-9 for gap in gaps) + 0.5 * sum(abs(gap) <= 1e-9 for gap in gaps)
-    low, high = wilson(wins, len(gaps))
-    return {"rate": wins / len(gaps), "low": low, "high": high, "n": len(gaps)}
+    gaps = np.asarray(utilities, dtype=np.float64) - np.asarray(opponents, dtype=np.float64)
+    wins = np.where(np.abs(gaps) <= 1e-9, 0.5, (gaps > 0).astype(np.float64))
+    if prompts is None or len(set(prompts)) == len(gaps):
+        low, high = wilson(float(wins.sum()), len(gaps))
+    else:
+        low, high = clustered_interval(wins, prompts)
+    return {"rate": float(wins.mean()), "low": low, "high": high, "n": len(gaps)}
+
+
+def clustered_interval(wins: np.ndarray, prompts: Sequence[Hashable], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `wins` [N] when whole prompts are drawn with replacement."""
+    numbers: dict[Hashable, int] = {}
+    cluster = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])
+    sums = np.bincount(cluster, weights=wins)
+    counts = np.bincount(cluster).astype(np.float64)
+    drawn = np.random.default_rng(seed).integers(len(numbers), size=(RESAMPLES, len(numbers)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

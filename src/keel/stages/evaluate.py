@@ -42,11 +42,16 @@ def evaluate_policy(
         chosen = [prompts[i % len(prompts)] for i in range(config.prompts)]
         ours, kl = respond(policy_files, chosen, rl, config, derive(context.seed, "evaluate"), reference=sft)
         theirs, _ = respond(sft, chosen, rl, config, derive(context.seed, "evaluate sft"))
-        metrics: dict[str, Any] = {"n": len(chosen), "kl_nats_per_sequence": kl, **diversity(ours)}
+        metrics: dict[str, Any] = {
+            "n": len(chosen),
+            "distinct_prompts": len({prompt.key for prompt in chosen}),
+            "kl_nats_per_sequence": kl,
+            **diversity(ours),
+        }
         if preference is not None:
             utilities, columns = judged_by(preference, ours)
             others, other_columns = judged_by(preference, theirs)
-            rate = win_rate(utilities, others)
+            rate = win_rate(utilities, others, ours.prompt_texts)
             metrics |= {
                 "win_rate_by": "true preference",
                 "true_win_rate": rate["rate"],
@@ -59,7 +64,7 @@ def evaluate_policy(
             }
         if judge is not None:
             a, b = judge.scores(ours).raw, judge.scores(theirs).raw
-            rate = win_rate(a.tolist(), b.tolist())
+            rate = win_rate(a.tolist(), b.tolist(), ours.prompt_texts)
             metrics |= {
                 "reward_win_rate": rate["rate"],
                 "reward_win_rate_low": rate["low"],
