@@ -9,7 +9,10 @@ from keel.stats.agreement import agreement_report
 
 
 def agreement_figures(records: Sequence[Comparison]) -> dict[str, Any]:
-    """Agreement among the votes on the records, a < tie < b on an ordinal scale; nothing when fewer than two raters voted on any of them."""
+    """Agreement among the votes on the records, a < tie < b on an ordinal scale.
+
+    Nothing when fewer than two raters voted on any of them.
+    """
     table = vote_table(records)
     if table is None:
         return {}
