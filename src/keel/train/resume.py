@@ -29,10 +29,11 @@ class Checkpoint:
     folder: Path
 
     def restore(self, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-        """Put the saved weights and optimiser state back."""
+        """Put the saved weights, optimiser state and random states back."""
         for name, module in modules.items():
             restore_module(module, load_tensors(self.folder / f"{name}.safetensors"))
         optimizer.load_tensors(load_tensors(self.folder / "optimizer.safetensors"))
+        restore_random_states(load_tensors(self.folder / "random.safetensors"))
 
 
 class Checkpoints:
@@ -65,6 +66,7 @@ class Checkpoints:
             for name, module in modules.items():
                 save_module(module, draft / f"{name}.safetensors")
             save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
+            save_file(random_states(), draft / "random.safetensors")
             files = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
             (draft / "checkpoint.json").write_text(json.dumps({"step": step, "state": dict(state), "files": files}))
         for old in self.folder.glob(f"{PREFIX}*"):
@@ -108,6 +110,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise damaged(path.parent, f"{path.name} cannot be read ({error})") from error
+
+
+def random_states() -> dict[str, Tensor]:
+    """The states of torch's own generators, which dropout draws from; keel's streams are derived from seeds."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for name, state in states.items():
+        if name.startswith("cuda."):
+            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
