@@ -1,0 +1,64 @@
+"""`keel demo`, small: everything it uses is the public product code, so it must hold together end to end."""
+
+import json
+
+import pytest
+
+from keel.core.progress import Silent
+from keel.demo.run import main_demo
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+SMALL = [
+    "threads=1",
+    "rounds.count=2",
+    "rounds.first_comparisons=300",
+    "rounds.comparisons=60",
+    "ppo.updates=2",
+    "reward.best_of_prompts=12",
+    "evaluate.prompts=96",
+    "data.min_agreement=0.2",
+]
+
+
+@pytest.fixture(scope="module")
+def small_demo(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("demo")
+    heard = Heard()
+    summary = main_demo(directory, 3, SMALL, heard, quick=True)
+    return directory, summary, heard.lines
+
+
+def test_the_demo_goes_from_votes_to_a_verdict_by_the_true_preference(small_demo):
+    directory, summary, lines = small_demo
+    stages = summary["stages"]
+    assert stages["sft"]["perplexity"] < stages["sft"]["perplexity_before"] / 10
+    assert 0 <= stages["evaluate"]["true_win_rate_low"] <= stages["evaluate"]["true_win_rate"] <= 1
+    assert summary["agreement"]["num_raters"] == 8
+    assert [r["round"] for r in summary["rounds"]] == [1]
+    assert any("true preference" in line for line in lines)
+    assert (directory / "report.html").stat().st_size > 10_000
+    assert json.loads((directory / "summary.json").read_text())["stages"].keys() == stages.keys()
+
+
+def test_the_true_preference_is_in_no_settings_of_a_training_stage(small_demo):
+    directory, _, _ = small_demo
+    for record in directory.glob("artifacts/*/artifact.json"):
+        if not record.parent.name.startswith("evaluate"):
+            assert "true_preference" not in record.read_text(), record
+
+
+def test_running_the_demo_again_reuses_every_stage(small_demo):
+    directory, summary, _ = small_demo
+    again = main_demo(directory, 3, SMALL, Heard(), quick=True)
+    assert again["stages"]["evaluate"]["id"] == summary["stages"]["evaluate"]["id"]
+    assert again["seconds"] < summary["seconds"] / 3
