@@ -134,30 +134,39 @@ class _PrefillPlan(PackedPlan):
         return super().attend(layer, query, key, value, **options)
 
 
-class _DecodePlan:
-    """One new token a row, each over what its own row has cached.
+class _Layer:
+    """What one layer remembers: keys and values of each prompt once, and of what each row has said."""
 
-    The cache holds a row's prompt right-padded to the longest, then what it has said: every row writes to the same
-    column, and what hides the padding is made once.
+    def __init__(self, kept: tuple[Tensor, Tensor], place: Tensor, rows: int, max_new_tokens: int) -> None:
+        self.prompt_keys, self.prompt_values = (
+            x[place].transpose(1, 2).contiguous() for x in kept
+        )  # [P, kv, longest, d]
+        self.keys, self.values = (x.new_empty((rows, x.shape[1], max_new_tokens, x.shape[2])) for x in kept)
+
+    def keep(self, rows: Tensor, prompts: Tensor | None) -> None:
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        if prompts is not None:
+            self.prompt_keys, self.prompt_values = self.prompt_keys[prompts], self.prompt_values[prompts]
+
+
+class _DecodePlan:
+    """One new token a row, each over its prompt, which the samples of a prompt share, and over what it has said.
+
+    A row is one of `samples` slots of its prompt. Attention over prompts is computed for all slots, those of rows that
+    have ended too: keys and values are what it costs to read, and they are read once for all.
     """
 
     def __init__(self, prefill: _PrefillPlan, lengths: Tensor, samples: int, max_new_tokens: int) -> None:
-        device, longest = lengths.device, int(lengths.max())
+        self.samples, self.longest, self.said = samples, int(lengths.max()), 0
+        self.prompts = len(lengths)
         self.lengths = lengths.repeat_interleave(samples)  # [rows] tokens of each row's prompt
-        self.longest, self.said = longest, 0
-        self.columns = torch.arange(longest + max_new_tokens, device=device)
-        self.hidden = (self.columns >= self.lengths[:, None]) & (self.columns < longest)  # [rows, columns] padding
+        self.slots: Tensor | None = None  # [rows] slot of each row; None while all slots are rows
+        self.columns = torch.arange(self.longest + max_new_tokens, device=lengths.device)
         self.biases: dict[int | None, Tensor] = {}
         starts = lengths.cumsum(0) - lengths
-        place = starts[:, None] + torch.minimum(self.columns[:longest], lengths[:, None] - 1)
-        self.cache: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys and values, [rows, kv_heads, columns, d]
-        for layer, kept in prefill.kept.items():
-            made = []
-            for x in kept:
-                room = x.new_empty((len(self.lengths), x.shape[1], len(self.columns), x.shape[2]))
-                room[:, :, :longest] = x[place].transpose(1, 2).repeat_interleave(samples, 0)
-                made.append(room)
-            self.cache[layer] = (made[0], made[1])
+        place = starts[:, None] + torch.minimum(self.columns[: self.longest], lengths[:, None] - 1)
+        rows = len(self.lengths)
+        self.layers = {layer: _Layer(kept, place, rows, max_new_tokens) for layer, kept in prefill.kept.items()}
 
     @property
     def positions(self) -> Tensor:
@@ -170,14 +179,19 @@ class _DecodePlan:
         self.biases = {None: self.biases[None]} if None in self.biases else {}
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows go on."""
-        self.lengths, self.hidden, self.biases = self.lengths[rows], self.hidden[rows], {}
-        self.cache = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.cache.items()}
+        """Only these rows go on, and the prompts that they answer."""
+        slots = rows if self.slots is None else self.slots[rows]
+        alive, owner = torch.unique(slots // self.samples, return_inverse=True)
+        for layer in self.layers.values():
+            layer.keep(rows, alive if len(alive) < self.prompts else None)
+        self.prompts, self.slots = len(alive), owner * self.samples + slots % self.samples
+        self.lengths, self.biases = self.lengths[rows], {}
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[rows, 1, 1, columns] what to add to the scores; without a window it serves all steps."""
         if window not in self.biases:
-            mask = ~self.hidden
+            padding = (self.columns >= self.lengths[:, None]) & (self.columns < self.longest)
+            mask = ~padding
             if window is not None:
                 behind = self.longest - self.lengths[:, None]
                 position = torch.where(self.columns < self.longest, self.columns, self.columns - behind)
@@ -197,18 +211,32 @@ class _DecodePlan:
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """[rows, heads * d] attention of one query a row over its cache and itself."""
-        keys, values = self.cache[layer]
-        now = self.longest + self.said
-        keys[:, :, now] = key
-        values[:, :, now] = value
-        keys, values = keys[:, :, : now + 1], values[:, :, : now + 1]
+        """[rows, heads * d] attention of one query a row over its prompt, what it has said, and itself."""
+        cache, until = self.layers[layer], self.said + 1
+        cache.keys[:, :, self.said] = key
+        cache.values[:, :, self.said] = value
         grouped = query.reshape(len(query), key.shape[1], -1, query.shape[2])  # query heads beside their key head
-        scores = (grouped @ keys.transpose(2, 3)).mul_(query.shape[2] ** -0.5 if scale is None else scale)
+        on_prompt = self._rows(self._slots(grouped) @ cache.prompt_keys.transpose(2, 3))
+        on_said = grouped @ cache.keys[:, :, :until].transpose(2, 3)
+        scores = torch.cat([on_prompt, on_said], 3).mul_(query.shape[2] ** -0.5 if scale is None else scale)
         if softcap is not None:
             scores = scores.div_(softcap).tanh_().mul_(softcap)
-        scores = scores.add_(self.bias(window, scores.dtype)[..., : now + 1])
-        return (scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values).flatten(1)
+        scores = scores.add_(self.bias(window, scores.dtype)[..., : scores.shape[3]])
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        to_prompt, to_said = weights.split([self.longest, until], 3)
+        out = self._rows(self._slots(to_prompt) @ cache.prompt_values) + to_said @ cache.values[:, :, :until]
+        return out.flatten(1)
+
+    def _slots(self, x: Tensor) -> Tensor:
+        """[rows, kv_heads, n, z] -> [prompts, kv_heads, samples * n, z]; slots without a row are zero."""
+        if self.slots is not None:
+            x = x.new_zeros((self.prompts * self.samples, *x.shape[1:])).index_copy_(0, self.slots, x)
+        return x.unflatten(0, (self.prompts, self.samples)).transpose(1, 2).flatten(2, 3)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """The inverse of `_slots`."""
+        x = x.unflatten(2, (self.samples, -1)).transpose(1, 2).flatten(0, 1)
+        return x if self.slots is None else x.index_select(0, self.slots)
 
 
 def _decode(
