@@ -75,27 +75,26 @@ class PPO:
         return widen(rollout, CriticExperience, advantages=rollout.flat(advantages), returns=rollout.flat(returns))
 
     def loss(self, rows: CriticExperience) -> LossTerms:
-        c, mask, packed = self.config, rows.response_mask, pack(rows)
+        c, kept, packed = self.config, rows.response_mask, pack(rows)
         hidden = forward_hidden(self.policy, packed)
-        logprobs, entropy = logprobs_and_entropy(
-            self.policy, packed, temperature=self.temperature, hidden=hidden
-        )
-        values = self.critic.values(packed, hidden)
-        surrogate = clipped_surrogate(logprobs, rows.logprobs, rows.advantages, c.clip_low, c.clip_high)
-        value_loss = clipped_value_loss(values, rows.values, rows.returns, c.value_clip)
-        penalty = self.kl.in_loss(logprobs, rows.ref_logprobs)
-        objective = surrogate + c.value_coef * value_loss + penalty - c.entropy_coef * entropy
+        logprobs, entropy = logprobs_and_entropy(self.policy, packed, temperature=self.temperature, hidden=hidden)
+        # Only tokens that count go on, so that nothing elsewhere, not even nan, can reach a gradient.
+        logprobs, entropy, values = logprobs[kept], entropy[kept], self.critic.values(packed, hidden)[kept]
+        old, returns = rows.logprobs[kept], rows.returns[kept]
+        surrogate = clipped_surrogate(logprobs, old, rows.advantages[kept], c.clip_low, c.clip_high)
+        value_loss = clipped_value_loss(values, rows.values[kept], returns, c.value_clip)
+        penalty = self.kl.in_loss(logprobs, rows.ref_logprobs[kept])
         return LossTerms(
-            total=objective.masked_fill(~mask, 0).sum(),
-            count=mask.sum(),
+            total=(surrogate + c.value_coef * value_loss + penalty - c.entropy_coef * entropy).sum(),
+            count=kept.sum(),
             sums={
-                **policy_figures(rows, logprobs, entropy, surrogate, c.clip_low, c.clip_high),
-                "value_loss": value_loss.detach()[mask].sum(),
-                "value_error": (values.detach() - rows.returns).square()[mask].sum(),
-                "return": rows.returns[mask].sum(),
-                "return_squared": rows.returns.square()[mask].sum(),
+                **policy_figures(logprobs, old, entropy, surrogate, c.clip_low, c.clip_high),
+                "value_loss": value_loss.detach().sum(),
+                "value_error": (values.detach() - returns).square().sum(),
+                "return": returns.sum(),
+                "return_squared": returns.square().sum(),
             },
-            maxima={"log_ratio_max": (logprobs.detach() - rows.logprobs).abs()[mask].max()},
+            maxima={"log_ratio_max": (logprobs.detach() - old).abs().max()},
         )
 
     def enough(self, metrics: Metrics) -> bool:
@@ -110,15 +109,14 @@ def at_last_token(rollout: Rollout, scores: Tensor) -> Tensor:
 
 
 def policy_figures(
-    rows: Rollout, logprobs: Tensor, entropy: Tensor, surrogate: Tensor, clip_low: float, clip_high: float
+    logprobs: Tensor, old: Tensor, entropy: Tensor, surrogate: Tensor, clip_low: float, clip_high: float
 ) -> dict[str, Tensor]:
-    """What every clipped policy update reports, as sums over response tokens."""
-    mask = rows.response_mask
-    log_ratio = (logprobs.detach() - rows.logprobs)[mask]
+    """What every clipped policy update reports, as sums over the tokens given; all are [K]."""
+    log_ratio = logprobs.detach() - old
     ratio = log_ratio.exp()
     return {
-        "policy_loss": surrogate.detach()[mask].sum(),
-        "entropy_nats": entropy.detach()[mask].sum(),
+        "policy_loss": surrogate.detach().sum(),
+        "entropy_nats": entropy.detach().sum(),
         "approx_kl": kl_k3(torch.zeros_like(log_ratio), log_ratio).sum(),
         "clip_fraction": ((ratio > 1 + clip_high) | (ratio < 1 - clip_low)).sum(),
     }

@@ -35,16 +35,18 @@ class RLOO:
         return widen(rollout, Experience, advantages=advantages[rollout.response_of_token])
 
     def loss(self, rows: Experience) -> LossTerms:
-        c, mask = self.config, rows.response_mask
+        c, kept = self.config, rows.response_mask
         logprobs, entropy = logprobs_and_entropy(self.policy, pack(rows), temperature=self.temperature)
-        surrogate = clipped_surrogate(logprobs, rows.logprobs, rows.advantages, c.clip_low, c.clip_high)
-        objective = surrogate + self.kl.in_loss(logprobs, rows.ref_logprobs) - c.entropy_coef * entropy
+        # Only tokens that count go on, so that nothing elsewhere, not even nan, can reach a gradient.
+        logprobs, entropy, old = logprobs[kept], entropy[kept], rows.logprobs[kept]
+        surrogate = clipped_surrogate(logprobs, old, rows.advantages[kept], c.clip_low, c.clip_high)
+        penalty = self.kl.in_loss(logprobs, rows.ref_logprobs[kept])
         return LossTerms(
-            total=objective.masked_fill(~mask, 0).sum(),
-            count=mask.new_tensor(rows.num_responses, dtype=torch.int64),
-            sums=policy_figures(rows, logprobs, entropy, surrogate, c.clip_low, c.clip_high),
-            figure_count=mask.sum(),
-            maxima={"log_ratio_max": (logprobs.detach() - rows.logprobs).abs()[mask].max()},
+            total=(surrogate + penalty - c.entropy_coef * entropy).sum(),
+            count=kept.new_tensor(rows.num_responses, dtype=torch.int64),
+            sums=policy_figures(logprobs, old, entropy, surrogate, c.clip_low, c.clip_high),
+            figure_count=kept.sum(),
+            maxima={"log_ratio_max": (logprobs.detach() - old).abs().max()},
         )
 
     def enough(self, metrics: Metrics) -> bool:

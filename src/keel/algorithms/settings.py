@@ -39,10 +39,10 @@ class KLConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: object) -> object:
-        preset = values.get("preset") if isinstance(values, dict) else None
-        if isinstance(preset, str) and preset in KL_PRESETS:
-            return {**KL_PRESETS[preset], **values}
-        return values
+        if not isinstance(values, dict):
+            return values
+        preset = values.get("preset")
+        return {**KL_PRESETS[preset], **values} if isinstance(preset, str) and preset in KL_PRESETS else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

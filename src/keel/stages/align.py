@@ -20,6 +20,7 @@ from keel.models.heads import ValueHead
 from keel.models.load import eos_ids, hidden_size
 from keel.models.packed import transformer
 from keel.monitor.bands import is_flat, kl_ladder
+from keel.monitor.verdict import Verdict
 from keel.stages.context import StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import RLConfig
@@ -174,6 +175,8 @@ class Aligner:
             state["before"] = self.evaluate(offset, show=True)
             state["best"] = state["before"]
             self.best.keep(self.policy)
+        if config.kl.warning:
+            context.run.verdict(context.name, Verdict("watch", "kl_placement", config.kl.warning))
         progress.start(context.name, config.updates, "updates")
         progress.advance(start)
         done = start

@@ -1,9 +1,12 @@
-"""Where a recipe's relative paths point: at the working directory first, then at the recipe's own folder."""
+"""Where a recipe's relative paths point: at the working directory first, then at the recipe's own folder.
+
+Python files are the exception: they are always taken from the recipe's folder (`keel.stages.functions`).
+"""
 
 from pathlib import Path
 
 from keel.data.formats import DataConfig
-from keel.stages.recipe import Recipe
+from keel.stages.recipe import Recipe, RewardPart
 
 
 def located(path: str, folder: Path) -> str:
@@ -13,13 +16,38 @@ def located(path: str, folder: Path) -> str:
 
 
 def locate(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with every local path found."""
+    """The recipe with every local path found, and the chat template read if a file holds it."""
 
     def data(config: DataConfig | None) -> DataConfig | None:
         return config and config.model_copy(update={"path": located(config.path, folder)})
 
-    model = recipe.model.model_copy(update={"path": located(recipe.model.path, folder)})
-    parts = ("demonstrations", "comparisons", "golden", "prompts")
-    section = recipe.data.model_copy(update={part: data(getattr(recipe.data, part)) for part in parts})
+    def part(config: RewardPart) -> RewardPart:
+        if config.model is None or config.model == "stage":
+            return config
+        return config.model_copy(update={"model": located(config.model, folder)})
+
+    model = recipe.model.model_copy(
+        update={
+            "path": located(recipe.model.path, folder),
+            "chat_template": template(recipe.model.chat_template, folder),
+        }
+    )
+    sets = ("demonstrations", "comparisons", "golden", "prompts")
+    section = recipe.data.model_copy(update={name: data(getattr(recipe.data, name)) for name in sets})
     evaluate = recipe.evaluate and recipe.evaluate.model_copy(update={"data": data(recipe.evaluate.data)})
-    return recipe.model_copy(update={"model": model, "data": section, "evaluate": evaluate})
+    reward, ppo = recipe.reward, recipe.ppo
+    if reward is not None and reward.base is not None:
+        reward = reward.model_copy(update={"base": located(reward.base, folder)})
+    if ppo is not None:
+        ppo = ppo.model_copy(update={"rewards": tuple(part(config) for config in ppo.rewards)})
+    return recipe.model_copy(
+        update={"model": model, "data": section, "reward": reward, "ppo": ppo, "evaluate": evaluate}
+    )
+
+
+def template(text: str | None, folder: Path) -> str | None:
+    """The chat template itself where `text` names a file that holds it, so that the recipe says what it is."""
+    if text is None or "{" in text:
+        return text
+    path = Path(located(text, folder))
+    return path.read_text(encoding="utf-8") if path.is_file() else text

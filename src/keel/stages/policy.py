@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from keel.core.artifacts import Artifact
+from keel.core.config import digest
 from keel.core.files import tree_sha256
 from keel.models.adapters import merged, save_adapter
 from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
@@ -23,14 +24,16 @@ class PolicyFiles:
 
     path: str
     identity: str
-    """What a stage's hash sees: the artifact's id, the folder's content, or the hub name."""
+    """What a stage's hash sees: the artifact's id, or the folder's content (the hub name) and how it is read."""
     config: ModelConfig
 
     @classmethod
     def of_model(cls, config: ModelConfig) -> "PolicyFiles":
         """The model that the recipe starts from."""
         local = Path(config.path)
-        return cls(path=config.path, identity=tree_sha256(local) if local.is_dir() else config.path, config=config)
+        content = tree_sha256(local) if local.is_dir() else config.path
+        reading = {"content": content, "dtype": config.dtype, "chat_template": config.chat_template}
+        return cls(path=config.path, identity=digest(reading), config=config)
 
     def of_artifact(self, artifact: Artifact) -> "PolicyFiles":
         """The policy that a stage made, with the settings of this one."""
