@@ -9,7 +9,7 @@ from keel.core.events import EventLog
 from keel.report.measures import distance, score_change
 from keel.report.read import read_run
 from keel.report.terminal import summary_text
-from keel.report.units import duration, gibibytes, percent, signed
+from keel.report.units import duration, gibibytes, percent, plain, signed
 from keel.report.words import accuracy_band, headline, key_figures
 
 
@@ -150,3 +150,4 @@ def test_units_read_as_people_write_them():
     assert gibibytes(None) == ""
     assert percent(0.7444) == "74.4 %"
     assert signed(-0.5) == "−0.50"
+    assert [plain(value) for value in (-0.001, -1.5, 2)] == ["0.00", "−1.50", "2.00"]

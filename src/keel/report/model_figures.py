@@ -109,6 +109,7 @@ def _reliability_plot(card: RewardCard) -> Plot:
             color=STAND_INS["blue"],
             lw=0,
             zorder=3,
+            clip_on=False,
         )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)

@@ -10,7 +10,7 @@ import yaml
 
 from keel.report.markup import escape, section, table
 from keel.report.records import Agreement, Alarm, Measure, Round, Run, SamplePair, Stage
-from keel.report.units import duration, gibibytes, percent, signed
+from keel.report.units import duration, gibibytes, percent, plain, signed
 from keel.report.values import number
 from keel.report.words import alarm_text
 
@@ -51,7 +51,7 @@ def samples_table(pairs: Sequence[SamplePair], *, both: bool, comparable: bool) 
 def _samples(pairs: Sequence[SamplePair], *, both: bool, comparable: bool) -> str:
     rows = []
     for pair in pairs:
-        before, after = difference(_cut(pair.before or ""), _cut(pair.after or ""))
+        before, after = difference(_cut((pair.before or "").strip()), _cut((pair.after or "").strip()))
         cells = [_answer("before", pair.before, before, pair.score_before)]
         if both:
             since = pair.score_before if comparable else math.nan
@@ -67,7 +67,7 @@ def _answer(side: str, answer: str | None, marked: str, score: float, *, since: 
     change = f" ({signed(score - since)})" if math.isfinite(score - since) else ""
     scored = f": score <b>{signed(score)}</b>{change}" if math.isfinite(score) else ""
     text = marked if answer.strip() else '<span class="rest">(empty)</span>'
-    return f'<td dir="auto"><span class="score">{side}{scored}</span>{text}{_rest(answer)}</td>'
+    return f'<td dir="auto"><span class="score">{side}{scored}</span>{text}{_rest(answer.strip())}</td>'
 
 
 def _prompt(prompt: str) -> str:
@@ -158,10 +158,10 @@ def costs_section(run: Run) -> str:
             f'<td class="number">{escape(duration(phase.seconds))}</td>'
             f'<td class="number">{percent(phase.seconds / total, 0)}</td></tr>'
         )
-    remarks = [f"{duration(total)} in all"]
+    remarks = [f"{duration(total)} in the stages below"]
     memory = gibibytes(run.summary.get("peak_rss_bytes"))
     remarks += [f"peak memory {memory}"] if memory else []
-    remarks += [f"{run.summary['threads']} threads"] if run.summary.get("threads") else []
+    remarks += [f"threads: {run.summary['threads']}"] if run.summary.get("threads") else []
     remarks += [f"{stage.title} reused from an earlier run" for stage in run.stages.values() if stage.reused]
     speed = run.stages["ppo"].steps.last("tokens_per_second") if "ppo" in run.stages else math.nan
     remarks += [f"{speed:,.0f} tokens per second at the end"] if math.isfinite(speed) else []
@@ -226,7 +226,8 @@ def comparison_rows(stage: Stage) -> list[list[str]]:
     for name in stage.metrics:
         before, after = stage.metric(f"{name}_sft"), number(stage.metrics[name])
         if math.isfinite(before) and math.isfinite(after):
-            rows.append([name.replace("_", " "), f"{before:.3g}", f"{after:.3g}"])
+            digits = 3 if max(abs(before), abs(after)) < 1 else 2
+            rows.append([name.replace("_", " "), plain(before, digits), plain(after, digits)])
     return rows
 
 

@@ -16,6 +16,7 @@ STAGE_TITLES = {
     "sft": "supervised fine-tuning",
     "labels": "labelling",
     "reward": "reward model",
+    "best": "best-of-n check",
     "ppo": "reinforcement learning",
     "evaluate": "evaluation",
 }

@@ -17,11 +17,12 @@ def family(label: object) -> str:
 
 
 def read_stages(events: Sequence[Event], summarised: Mapping[str, Any]) -> dict[str, Stage]:
-    """Stages by kind, in the order in which they first appear; those only in the summary come last.
+    """Stages by kind, in the order in which they first began; those that only left notes or figures come last.
 
     `summarised` is `stages` of summary.json, whose figures win over those of the events.
     """
-    names = dict.fromkeys(family(event["stage"]) for event in events if event.get("stage"))
+    begun = [event for event in events if event.get("event") == "stage_started"]
+    names = dict.fromkeys(family(event["stage"]) for event in (*begun, *events) if event.get("stage"))
     names |= dict.fromkeys(name for name, entry in summarised.items() if isinstance(entry, dict))
     seconds = own_seconds(events)
     return {

@@ -15,7 +15,7 @@ from keel.report.curves import Array, Curves
 from keel.report.parts import Phase, comparison_rows, cost_phases
 from keel.report.read import read_run
 from keel.report.records import RewardCard, Run, SamplePair
-from keel.report.units import duration, percent, signed
+from keel.report.units import duration, percent, plain, signed
 from keel.report.values import printable
 from keel.report.words import Headline, accuracy_band, alarm_text, headline, key_figures
 
@@ -156,9 +156,9 @@ def _add_curve(table: Table, curves: Curves, name: str, title: str, unit: str, d
     table.add_row(
         title,
         Text(ink.curve(curves.get(name)), style="cyan"),
-        Text(f"{first:.{digits}f}", justify="right"),
+        Text(plain(first, digits), justify="right"),
         Text("to", style="dim"),
-        Text(f"{last:.{digits}f}", style="bold", justify="right"),
+        Text(plain(last, digits), style="bold", justify="right"),
         Text(remark, style="red" if wrong else "dim"),
     )
 

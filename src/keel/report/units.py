@@ -15,6 +15,14 @@ def interval(low: float, high: float) -> str:
     return f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
+def plain(value: float, digits: int = 2) -> str:
+    """A number with so many digits after the point, a real minus sign, and no minus before zero."""
+    text = f"{value:.{digits}f}"
+    if text.startswith("-"):
+        text = text[1:] if float(text) == 0 else f"−{text[1:]}"
+    return text
+
+
 def signed(value: float) -> str:
     """A number with its sign and two digits."""
     return f"{value:+.2f}".replace("-", "−")

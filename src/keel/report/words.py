@@ -8,7 +8,7 @@ import numpy as np
 
 from keel.report.measures import ScoreChange, distance, score_change
 from keel.report.records import Agreement, Alarm, RewardCard, Run, WinRate
-from keel.report.units import duration, gibibytes, interval, percent, signed
+from keel.report.units import duration, gibibytes, interval, percent, plain, signed
 from keel.stats.intervals import bootstrap_mean
 
 Tone = Literal["good", "bad", "open"]
@@ -46,7 +46,7 @@ def headline(run: Run) -> Headline:
             _diversity_sentence(run),
             _kept_sentence(run),
         ],
-        [_reward_sentence(run.reward), agreement_sentence(run.agreement), _sft_sentence(run)],
+        [_reward_sentence(run), agreement_sentence(run.agreement), _sft_sentence(run)],
         [_alarm_sentence(run)],
     )
     joined = (" ".join(part for part in parts if part) for parts in paragraphs)
@@ -131,7 +131,7 @@ def _score_sentence(run: Run) -> str:
     size = f"{signed(change.gain)}"
     if math.isfinite(change.spread) and change.spread > 0:
         size += f", or {abs(change.gain) / change.spread:.1f} standard deviations of single scores"
-    text = f"The mean score on {change.where} {verb} from {change.before:.2f} to {change.after:.2f} ({size})."
+    text = f"The mean score on {change.where} {verb} from {plain(change.before)} to {plain(change.after)} ({size})."
     if run.win is not None and run.win.outside_opinion:
         if change.rose and run.win.high < 0.5:
             text += " Score up and preference down: the policy found answers that please the reward model alone."
@@ -157,7 +157,7 @@ def _distance_sentence(run: Run) -> str:
     if far is None:
         return ""
     figures = [
-        f"{value:.{digits}f} nats per {unit}"
+        f"{plain(value, digits)} nats per {unit}"
         for value, digits, unit in ((far.nats_per_sequence, 1, "answer"), (far.nats_per_token, 2, "token"))
         if math.isfinite(value)
     ]
@@ -223,11 +223,13 @@ def accuracy_band(accuracy: float) -> str:
     return "high: check for leakage" if accuracy <= 0.90 else "suspiciously high: look for leakage"
 
 
-def _reward_sentence(card: RewardCard | None) -> str:
+def _reward_sentence(run: Run) -> str:
+    card = run.reward
     if card is None:
         return ""
+    which = "first reward model" if run.rounds else "reward model"
     text = (
-        f"On held-out pairs the reward model picks the preferred answer {percent(card.accuracy)} of the time"
+        f"On held-out pairs the {which} picks the preferred answer {percent(card.accuracy)} of the time"
         f"{interval(card.low, card.high)}, {accuracy_band(card.accuracy)}."
     )
     baselines = [
@@ -244,6 +246,8 @@ def _reward_sentence(card: RewardCard | None) -> str:
         text += " A simple rival does as well or better, so the model has learned little beyond it."
     elif card.low <= card.best_baseline:
         text += " The interval includes the better rival, so the lead is not certain."
+    if run.rounds and math.isfinite(run.rounds[-1].held_out_accuracy):
+        text += f" After its last refresh it is right on {percent(run.rounds[-1].held_out_accuracy)}."
     return text
 
 
@@ -280,11 +284,11 @@ def key_figures(run: Run) -> list[KeyFigure]:
         figures.append(KeyFigure(label="win rate over SFT", value=percent(run.win.share), note=note))
     change, far = score_change(run), distance(run)
     if change is not None:
-        note = f"{change.before:.2f} to {change.after:.2f}"
+        note = f"{plain(change.before)} to {plain(change.after)}"
         figures.append(KeyFigure(label="score", value=signed(change.gain), note=note))
     if far is not None and math.isfinite(far.nats_per_sequence):
         note = f"nats; {far.nats_per_token:.2f} per token" if math.isfinite(far.nats_per_token) else "nats"
-        figures.append(KeyFigure(label="KL per answer", value=f"{far.nats_per_sequence:.1f}", note=note))
+        figures.append(KeyFigure(label="KL per answer", value=plain(far.nats_per_sequence, 1), note=note))
     if run.reward is not None:
         note = interval(run.reward.low, run.reward.high).strip(" ()") or "held-out pairs"
         figures.append(KeyFigure(label="reward model accuracy", value=percent(run.reward.accuracy), note=note))
