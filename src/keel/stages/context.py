@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
 from keel.core.config import Config, to_dict
 from keel.core.events import EventLog
 from keel.core.progress import Progress
+from keel.monitor.rates import learning_rate
 from keel.monitor.verdict import Verdict
 from keel.train.resume import Checkpoints
+from keel.train.settings import OptimConfig
 
 
 @dataclass
@@ -102,6 +106,13 @@ class Run:
         )
         if verdict.level != "ok":
             self.progress.say(f"{stage}: {verdict.message} {verdict.remedy}".strip())
+
+
+def warn_of_rate(context: "StageContext", stage: str, optim: OptimConfig, model: nn.Module, *, lora: bool) -> None:
+    """Record whether adamw's rate is customary for a model of this size."""
+    if optim.name == "adamw":
+        size = sum(p.numel() for p in model.parameters())
+        context.run.verdict(context.name, learning_rate(stage, optim.learning_rate, lora=lora, num_parameters=size))
 
 
 @dataclass(frozen=True, kw_only=True)

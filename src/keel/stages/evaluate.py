@@ -32,6 +32,7 @@ def evaluate_policy(
     policy_files: PolicyFiles,
     sft: PolicyFiles,
     prompts: Sequence[EncodedPrompt],
+    prompt_set: Artifact,
     judge: Judge | None,
     preference: Preference | None,
     preference_identity: str | None,
@@ -78,13 +79,13 @@ def evaluate_policy(
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
     settings = {
-        **config.model_dump(mode="json"),
+        **config.model_dump(mode="json", exclude={"data"}),
         "preference": preference_identity,
         "max_new_tokens": rl.max_new_tokens,
         "seed": run.seed,
         "sft": sft.identity,
     }
-    return run.stage("evaluate", settings, [policy], body, kind="report")
+    return run.stage("evaluate", settings, [policy, prompt_set], body, kind="report")
 
 
 @torch.no_grad()

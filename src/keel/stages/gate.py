@@ -19,6 +19,7 @@ from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.labels import Labeller, Pair
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
 from keel.stages.recipe import RewardConfig, RLConfig
+from keel.stages.reward import aggregation
 from keel.stats.intervals import wilson
 from keel.train.judge import Scorer
 from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
@@ -31,7 +32,7 @@ def best_of_n(
     run: Run,
     config: RewardConfig,
     rl: RLConfig,
-    members: Sequence[Artifact],
+    parents: Sequence[Artifact],
     scorer: Scorer,
     policy: PolicyFiles,
     prompts: Sequence[EncodedPrompt],
@@ -40,7 +41,7 @@ def best_of_n(
 ) -> Artifact:
     """A report: the reward model's favourite among n samples against a random one, judged by raters if there are any.
 
-    Raises GateError when raters like the favourites less than random samples: RL would only make that worse.
+    `parents` are the members of the reward model and the prompts. Raises GateError when raters like the favourites less than random samples: RL would only make that worse.
     """
     settings = {
         "n": config.best_of,
@@ -50,6 +51,7 @@ def best_of_n(
         "labeller": labeller_identity,
         "policy": policy.identity,
         "seed": run.seed,
+        **aggregation(config),
     }
 
     def body(context: StageContext) -> StageResult:
@@ -65,7 +67,7 @@ def best_of_n(
         context.run.progress.finish(verdict.message)
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
-    return run.stage("best_of_n", settings, members, body, kind="report", label=f"best of {config.best_of}")
+    return run.stage("best_of_n", settings, parents, body, kind="report", label=f"best of {config.best_of}")
 
 
 def favourites(

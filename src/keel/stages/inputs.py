@@ -9,13 +9,13 @@ from keel.core.artifacts import Artifact
 from keel.core.config import digest
 from keel.core.errors import DataError, GateError
 from keel.data.dialects import Kind
-from keel.data.formats import DataConfig, read, to_values, write_jsonl
+from keel.data.formats import DataConfig, Reading, read, to_values, write_jsonl
 from keel.data.records import Comparison, Record
 from keel.data.split import split
 from keel.monitor.bands import agreement_gate
 from keel.stages.agreement import agreement_figures
 from keel.stages.context import Run, StageResult
-from keel.stages.recipe import Recipe
+from keel.stages.recipe import DataSection, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ class Inputs:
 
     demonstrations: RecordSet | None = None
     comparisons: RecordSet | None = None
-    golden: Sequence[Comparison] | None = None
+    golden: RecordSet | None = None
+    """Only ever held out."""
     prompts: RecordSet | None = None
 
 
@@ -42,13 +43,21 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     data = recipe.data
     demonstrations = None
     if recipe.sft and data.demonstrations:
-        demonstrations = freeze(run, "demonstrations", data.demonstrations)
-    comparisons = freeze(run, "comparisons", data.comparisons) if recipe.reward and data.comparisons else None
-    golden = read(data.golden, "comparisons").records if data.golden and recipe.reward else None
+        demonstrations = freeze(run, data, "demonstrations", data.demonstrations)
+    comparisons = None
+    if recipe.reward and data.comparisons:
+        comparisons = freeze(run, data, "comparisons", data.comparisons)
+        if not comparisons.held_out:
+            raise DataError(
+                f"{data.comparisons.path}: no comparison is held out, so the reward model could not be measured "
+                f"({len(comparisons.train)} comparisons, holdout={data.comparisons.holdout}). Raise "
+                "data.comparisons.holdout, or add prompts."
+            )
+    golden = freeze_golden(run, data, data.golden) if data.golden and recipe.reward else None
     prompts = None
     if recipe.ppo is not None:
         source = prompt_source(recipe)
-        prompts = freeze(run, "prompts", source)
+        prompts = freeze(run, data, "prompts", source)
         for side, records in (("training", prompts.train), ("held-out", prompts.held_out)):
             if not records:
                 raise DataError(
@@ -93,12 +102,32 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
     return figures
 
 
-def freeze(run: Run, what: Kind, config: DataConfig) -> RecordSet:
-    """The records as an artifact of two files, named by the hash of what they say."""
+def freeze(run: Run, section: DataSection, what: Kind, config: DataConfig) -> RecordSet:
+    """The records as an artifact of two files, named by the hash of what they say and how long they may be."""
     reading = read(config, what)
     train, held_out = split(reading.records, config.holdout)
     if not train:
         raise DataError(f"{config.path}: all {len(held_out)} records were held out; lower holdout={config.holdout}.")
+    return frozen(run, section, what, config.holdout, reading, train, held_out, f"{what.rstrip('s')}_set")
+
+
+def freeze_golden(run: Run, section: DataSection, config: DataConfig) -> RecordSet:
+    """Comparisons judged by seniors, all of them held out."""
+    reading = read(config, "comparisons")
+    return frozen(run, section, "golden", 1.0, reading, [], reading.records, "golden_set")
+
+
+def frozen(
+    run: Run,
+    section: DataSection,
+    what: str,
+    holdout: float,
+    reading: Reading[Any],
+    train: Sequence[Record],
+    held_out: Sequence[Record],
+    kind: str,
+) -> RecordSet:
+    """Both sides as an artifact. The limits on length count towards its hash, since every stage cuts by them."""
 
     def body(_: object) -> StageResult:
         return StageResult(
@@ -114,10 +143,16 @@ def freeze(run: Run, what: Kind, config: DataConfig) -> RecordSet:
 
     artifact = run.stage(
         "data",
-        {"kind": what, "content": content_digest(reading.records), "holdout": config.holdout},
+        {
+            "kind": what,
+            "content": content_digest(reading.records),
+            "holdout": holdout,
+            "max_tokens": section.max_tokens,
+            "too_long": section.too_long,
+        },
         [],
         body,
-        kind=f"{what.rstrip('s')}_set",
+        kind=kind,
         label=f"data {what}",
     )
     return RecordSet(train=train, held_out=held_out, artifact=artifact)

@@ -21,9 +21,13 @@ from keel.stages.recipe import Recipe, RewardConfig, RLConfig, RoundsConfig
 from keel.stages.reward import (
     PairSet,
     RewardData,
+    aggregation,
     load_external,
     load_scorer,
+    model_identity,
     on_policy_accuracy,
+    probe_golden,
+    refuse_unfit,
     train_reward_models,
 )
 from keel.stages.summary import Made
@@ -56,7 +60,7 @@ class RewardModels:
         made: Made,
         tokenizer: Any,
         comparisons: RecordSet,
-        golden: Sequence[Comparison] | None,
+        golden: RecordSet | None,
     ) -> "RewardModels":
         """The first models of a run."""
         fit = fitting(recipe.data)
@@ -68,13 +72,16 @@ class RewardModels:
             artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
             train=pairs(comparisons.train),
             held_out=pairs(comparisons.held_out),
-            golden=pairs(golden) if golden else None,
         )
+        probe = pairs(golden.held_out) if golden else None
         context.events.append(
             "records", stage="reward", train=len(data.train.pairs), held_out=len(data.held_out.pairs), **fit.report()
         )
         members = train_reward_models(context, config, sft, data)
         made.reward = members
+        if golden and probe:
+            scorer = load_scorer(config, members, recipe.model.device, config.micro_batch_tokens)
+            made.golden = probe_golden(context, config, scorer, members, probe, golden.artifact)
         return cls(
             context=context,
             recipe=recipe,
@@ -103,7 +110,7 @@ class RewardModels:
                 artifacts=[fresh_set, self.first],
                 train=pair_set(fresh + replay, self.config, self.tokenizer, fit),
                 held_out=self.data.held_out,
-                golden=self.data.golden,
+                replay=rounds.replay,
             ),
             start_from=self.members,
             label=f"reward {number + 2}",
@@ -119,6 +126,8 @@ class RewardModels:
 
     def scorer(self) -> Scorer:
         """The members as one; raises GateError for models that RL must not trust."""
+        for member in self.members:
+            refuse_unfit(member)
         return load_scorer(self.config, self.members, self.recipe.model.device, self.config.micro_batch_tokens)
 
 
@@ -176,7 +185,7 @@ class Optimisation:
                 self.context,
                 self.config,
                 self.collection(rounds.comparisons, number, files, opponent_share=0.5),
-                [policy],
+                [self.prompt_set, policy],
             )
             figures = {"round": number, **rewards.refresh(fresh, rounds, number - 1)}
             self.made.rounds.append(figures)
@@ -189,8 +198,9 @@ class Optimisation:
         """One RL stage."""
         settings = {
             **self.config.model_dump(mode="json"),
-            "reward": rewards.config.model_dump(mode="json", include={"aggregate", "std_weight"}) if rewards else None,
+            "reward": aggregation(rewards.config) if rewards else None,
             "functions": [function_identity(part.python, self.context.recipe_folder) for part in self.config.rewards],
+            "models": [model_identity(part.model) for part in self.config.rewards],
             "seed": self.recipe.seed,
             "round": task.round,
             "start": task.start.identity,
@@ -242,7 +252,7 @@ class Optimisation:
     def collect_first(self) -> Artifact:
         """Judged comparisons of the SFT policy's own samples."""
         count = self.recipe.rounds.first_comparisons if self.recipe.rounds else 0
-        parents = [self.made.sft] if self.made.sft else []
+        parents = [self.prompt_set, *([self.made.sft] if self.made.sft else [])]
         return collect(self.context, self.config, self.collection(count, 0, self.sft, opponent_share=0.0), parents)
 
     def collection(self, count: int, number: int, policy: PolicyFiles, *, opponent_share: float) -> Collection:
@@ -273,7 +283,7 @@ class Optimisation:
             self.context,
             rewards.config,
             self.config,
-            rewards.members,
+            [*rewards.members, self.prompt_set],
             rewards.scorer(),
             self.sft,
             self.held_out,

@@ -12,15 +12,16 @@ import torch
 from keel.algorithms.reward import RewardModelling
 from keel.batch.collate import EncodedPair, pair_batch
 from keel.batch.types import PairBatch
-from keel.core.artifacts import Artifact
+from keel.core.artifacts import RECORD, Artifact, load_artifact
 from keel.core.errors import GateError
+from keel.core.files import atomic_write_json, tree_sha256
 from keel.core.seed import derive
 from keel.data.records import Comparison
 from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_pairs
 from keel.models.reward import RewardModel
 from keel.models.settings import ModelConfig
-from keel.monitor.bands import reward_model_accuracy, reward_model_scores
-from keel.stages.context import Run, StageContext, StageResult
+from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_model_scores
+from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RewardConfig
 from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
@@ -51,7 +52,8 @@ class RewardData:
     artifacts: Sequence[Artifact]
     train: PairSet
     held_out: PairSet
-    golden: PairSet | None = None
+    replay: float | None = None
+    """Share of earlier comparisons in `train`, for a refresh."""
 
 
 def train_reward_models(
@@ -70,11 +72,13 @@ def train_reward_models(
     out = []
     for member in range(config.members):
         earlier = [start_from[member]] if start_from else []
-        settings = config.model_dump(mode="json", exclude={"members", "aggregate", "std_weight", "best_of"})
+        settings = config.model_dump(
+            mode="json", exclude={"members", "aggregate", "std_weight", "best_of", "best_of_prompts"}
+        )
         out.append(
             run.stage(
                 "reward",
-                {**settings, "seed": run.seed, "member": member, "base": base.identity},
+                {**settings, "seed": run.seed, "member": member, "base": base.identity, "replay": data.replay},
                 [*data.artifacts, *earlier],
                 lambda context, member=member, earlier=earlier: train_member(
                     context, config, base, data, member, earlier[0] if earlier else None
@@ -111,6 +115,7 @@ def train_member(
             device=base.config.device,
             trust_remote_code=base.config.trust_remote_code,
         )
+    warn_of_rate(context, "reward", config.optim, model, lora=config.lora is not None)
     per_epoch = math.ceil(len(data.train.pairs) / config.batch)
     total = config.epochs * per_epoch
     optimizer = Optimizer([ParameterGroup(parameters=trainable(model))], config.optim, total)
@@ -163,11 +168,25 @@ def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str
     metrics["verdict"] = verdict.figures["verdict"]
     context.run.verdict(context.name, verdict)
     context.run.verdict(context.name, reward_model_scores(metrics["score_std"], metrics["score_abs_max"]))
-    if data.golden is not None:
-        a, b = score_pairs(scorer, data.golden.pairs)
-        golden = accuracy_figures(a, b, [p.preference for p in data.golden.pairs])
-        metrics |= {f"golden_{name}": value for name, value in golden.items()}
     return metrics
+
+
+def probe_golden(
+    run: Run, config: RewardConfig, scorer: Scorer, members: Sequence[Artifact], golden: PairSet, golden_set: Artifact
+) -> Artifact:
+    """A report: accuracy on comparisons that seniors judged and nothing was trained on."""
+
+    def body(context: StageContext) -> StageResult:
+        a, b = score_pairs(scorer, golden.pairs)
+        metrics = accuracy_figures(a, b, [pair.preference for pair in golden.pairs])
+        return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
+
+    return run.stage("golden", aggregation(config), [*members, golden_set], body, kind="report")
+
+
+def aggregation(config: RewardConfig) -> dict[str, Any]:
+    """The settings that make one score of several members."""
+    return config.model_dump(mode="json", include={"aggregate", "std_weight"})
 
 
 def pair_batches(pairs: Sequence[EncodedPair], size: int, seed: int, start: int, total: int) -> Iterator[PairBatch]:
@@ -180,10 +199,9 @@ def pair_batches(pairs: Sequence[EncodedPair], size: int, seed: int, start: int,
 
 
 def load_scorer(config: RewardConfig, members: Sequence[Artifact], device: str, micro_batch_tokens: int) -> Scorer:
-    """The reward model that members make together. Raises GateError for one that RL must not trust."""
+    """The reward model that members make together."""
     scorers: list[Scorer] = []
     for artifact in members:
-        refuse_unfit(artifact)
         model = RewardModel.load(artifact.path / MODEL, device=device).eval().requires_grad_(False)
         scorers.append(
             RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
@@ -201,9 +219,23 @@ def refuse_unfit(artifact: Artifact) -> None:
 
 
 def load_external(path: str, config: ModelConfig, micro_batch_tokens: int) -> Scorer:
-    """A reward model that another run made, or any sequence classifier with one label."""
-    model = RewardModel.load(Path(path), device=config.device).eval().requires_grad_(False)
+    """A reward model that another run made, or any sequence classifier with one label.
+
+    Raises GateError for one whose own record says that it has collapsed or saturated.
+    """
+    folder = Path(path)
+    if (folder.parent / RECORD).is_file():
+        refuse_unfit(load_artifact(folder.parent, "reward_model"))
+    model = RewardModel.load(folder, device=config.device).eval().requires_grad_(False)
+    verdict = reward_collapse(model.std)
+    if verdict.level == "stop":
+        raise GateError(f"{path}: {verdict.message} {verdict.remedy}")
     return RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
+
+
+def model_identity(path: str | None) -> str | None:
+    """What a stage's hash sees of a reward model that the recipe names: its content when it is a folder."""
+    return tree_sha256(Path(path)) if path is not None and Path(path).is_dir() else path
 
 
 def on_policy_accuracy(scorer: Scorer, fresh: PairSet) -> float:

@@ -15,7 +15,7 @@ from keel.core.artifacts import Artifact
 from keel.core.seed import derive
 from keel.models.adapters import add_lora
 from keel.models.packed import token_logprobs
-from keel.stages.context import Run, StageContext, StageResult
+from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.encode import Demo
 from keel.stages.policy import PolicyFiles, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import SFTConfig
@@ -46,6 +46,7 @@ def fine_tune(
     model = load_policy(base)
     if config.lora is not None:
         model = add_lora(model, config.lora)
+    warn_of_rate(context, "sft", config.optim, model, lora=config.lora is not None)
     per_epoch = math.ceil(len(train) / config.batch)
     total = config.epochs * per_epoch
     optimizer = Optimizer([ParameterGroup(parameters=trainable(model))], config.optim, total)

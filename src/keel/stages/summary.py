@@ -17,6 +17,7 @@ class Made:
     sft: Artifact | None = None
     reward: Sequence[Artifact] = ()
     """The first reward models, one a member."""
+    golden: Artifact | None = None
     best_of: Artifact | None = None
     ppo: list[Artifact] = field(default_factory=list)
     """One policy a round."""
@@ -34,6 +35,8 @@ def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[
         stages["reward"] = figures(made.reward[0])
         if len(made.reward) > 1:
             stages["reward"]["members"] = [figures(member) for member in made.reward]
+        if made.golden is not None:
+            stages["reward"] |= {f"golden_{name}": value for name, value in made.golden.metrics.items()}
         if made.best_of is not None:
             stages["reward"]["best_of_n"] = made.best_of.metrics
     if made.ppo:
