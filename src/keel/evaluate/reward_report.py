@@ -72,6 +72,7 @@ def reward_figures(
         "score_mean": float(both.mean()),
         "score_std": float(both.std()),
         "score_abs_max": float(both.abs().max()),
+        "score_abs_mean": float(both.abs().mean()),
         "score_length_correlation": correlation(both, [len(p.a) for p in pairs] + [len(p.b) for p in pairs]),
         "held_out_pairs": len(pairs),
     }

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from keel.core.errors import ArtifactError
 from keel.core.events import read_events
 from keel.report.records import (
@@ -18,6 +20,7 @@ from keel.report.records import (
     Agreement,
     Alarm,
     Bin,
+    KLBands,
     Measure,
     RewardCard,
     Round,
@@ -47,13 +50,14 @@ def read_run(run_dir: Path) -> Run:
         )
     stages = read_stages(events, summary["stages"] if isinstance(summary.get("stages"), dict) else {})
     recipe = run_dir / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     return Run(
         path=run_dir,
         name=str(summary.get("name") or run_dir.resolve().name),
         state=_state(run_dir, stages, summary),
         started=times[0] if times else math.nan,
         summary=summary,
-        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
+        recipe=text,
         stages=stages,
         samples=_samples(events),
         alarms=_alarms(events),
@@ -62,6 +66,25 @@ def read_run(run_dir: Path) -> Run:
         reward=_reward_card(stages.get("reward")),
         agreement=_agreement(events, summary),
         artifacts=_artifacts(run_dir),
+        bands=_bands(text),
+    )
+
+
+def _bands(recipe: str) -> KLBands:
+    """The lines in force: those of the recipe where it draws its own."""
+    try:
+        document = yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return KLBands()
+    drawn = document.get("thresholds") if isinstance(document, dict) else None
+    if not isinstance(drawn, dict):
+        return KLBands()
+    default = KLBands()
+    return KLBands(
+        stalled=float(drawn.get("kl_stalled_per_token", default.stalled)),
+        healthy=float(drawn.get("kl_watch_per_token", default.healthy)),
+        act=float(drawn.get("kl_act_per_token", default.act)),
+        roll_back=float(drawn.get("kl_stop_per_sequence", default.roll_back)),
     )
 
 

@@ -1,5 +1,6 @@
 """A policy, prompts and a judge in; a policy that the judge likes better out."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ class Aligner:
             ),
         )
         self.seed = seed
+        self.clock = time.perf_counter()
         self.rewards: list[float] = []  # of every update, for the rule that tells a stalled run
         self.best = BestWeights(context.checkpoints.folder)
 
@@ -162,7 +164,7 @@ class Aligner:
         """Update, record, evaluate, keep the best, stop when it no longer rises."""
         config, context, progress = self.config, self.context, self.context.run.progress
         offset = self.task.step_offset
-        state: dict[str, Any] = {"before": None, "best": None, "best_update": 0, "worse": 0}
+        state: dict[str, Any] = {"before": None, "last": None, "best": None, "best_update": 0, "worse": 0}
         start = 0
         if checkpoint := context.checkpoints.latest():
             checkpoint.restore(self.modules, self.optimizer)
@@ -178,6 +180,7 @@ class Aligner:
         if config.kl.warning:
             context.run.verdict(context.name, Verdict("watch", "kl_placement", config.kl.warning))
         progress.start(context.name, config.updates, "updates")
+        self.clock = time.perf_counter()
         progress.advance(start)
         done = start
         for done, metrics in enumerate(self.updates(start), start + 1):
@@ -185,11 +188,13 @@ class Aligner:
             progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
             if done % config.evaluate_every == 0 or done == config.updates:
                 held_out = self.evaluate(offset + done, show=done == config.updates)
+                state = {**state, "last": held_out}
                 if held_out["objective"] > state["best"]["objective"]:
                     self.best.keep(self.policy)
                     state = {**state, "best": held_out, "best_update": done, "worse": 0}
                 else:
                     state = {**state, "worse": state["worse"] + 1}
+                self.clock = time.perf_counter()  # evaluations are no part of an update
                 if config.patience is not None and state["worse"] >= config.patience:
                     progress.say(
                         f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept"
@@ -216,6 +221,10 @@ class Aligner:
         if judged is None:
             raise RuntimeError("an update was reported before any rollout")
         figures = {**judged.figures(), **diversity_figures(judged), **metrics, "kl_coef": self.kl.coefficient}
+        now = time.perf_counter()
+        spent, self.clock = now - self.clock, now
+        figures["seconds_update"] = max(0.0, spent - judged.seconds_rollout - judged.seconds_score)
+        figures["tokens_per_second"] = float(judged.rollout.response_lengths.sum()) / spent
         if "return_squared" in figures:
             variance = figures.pop("return_squared") - figures.pop("return") ** 2
             figures["explained_variance"] = 1 - figures.pop("value_error") / max(variance, 1e-8)
@@ -224,10 +233,13 @@ class Aligner:
         )
         self.rewards.append(figures["reward_mean"])
         verdict = kl_ladder(
-            figures["kl_nats_per_token"], figures["kl_nats_per_sequence"], reward_flat=is_flat(self.rewards)
+            figures["kl_nats_per_token"],
+            figures["kl_nats_per_sequence"],
+            reward_flat=is_flat(self.rewards),
+            thresholds=self.context.run.thresholds,
         )
         if verdict.level in ("act", "stop"):
-            self.context.run.verdict(self.context.name, verdict)
+            self.context.run.verdict(self.context.name, verdict, step=step)
         self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)
         return figures
 
@@ -237,7 +249,7 @@ class Aligner:
             self.best.put_back(self.policy)
             after = state["best"]
         else:
-            after = self.evaluate(self.task.step_offset + updates)
+            after = state["last"]
         before = state["before"]
         self.context.run.progress.finish(
             f"held-out score {before['score_mean']:.3f} → {after['score_mean']:.3f} "

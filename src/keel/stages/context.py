@@ -24,6 +24,7 @@ from keel.core.config import Config, to_dict
 from keel.core.events import EventLog
 from keel.core.progress import Progress
 from keel.monitor.rates import learning_rate
+from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Verdict
 from keel.train.resume import Checkpoints
 from keel.train.settings import OptimConfig
@@ -40,6 +41,7 @@ class Run:
     checkpoint_every_seconds: float
     recipe_folder: Path
     """Relative paths of a recipe start here."""
+    thresholds: Thresholds = DEFAULT
     reused: list[str] = field(default_factory=list)
     last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -93,11 +95,12 @@ class Run:
         )
         return artifact
 
-    def verdict(self, stage: str, verdict: Verdict) -> None:
+    def verdict(self, stage: str, verdict: Verdict, step: int | None = None) -> None:
         """Record a verdict; anything but ok is also said aloud."""
         self.events.append(
             "verdict",
             stage=stage,
+            **({} if step is None else {"step": step}),
             level=verdict.level,
             rule=verdict.rule,
             message=verdict.message,

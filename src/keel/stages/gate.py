@@ -41,7 +41,8 @@ def best_of_n(
 ) -> Artifact:
     """A report: the reward model's favourite among n samples against a random one, judged by raters if there are any.
 
-    `parents` are the members of the reward model and the prompts. Raises GateError when raters like the favourites less than random samples: RL would only make that worse.
+    `parents` are the members of the reward model and the prompts. Raises GateError when raters like the favourites less
+    than random samples: RL would only make that worse.
     """
     settings = {
         "n": config.best_of,

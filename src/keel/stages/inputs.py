@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
@@ -53,7 +53,9 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
                 f"({len(comparisons.train)} comparisons, holdout={data.comparisons.holdout}). Raise "
                 "data.comparisons.holdout, or add prompts."
             )
-    golden = freeze_golden(run, data, data.golden) if data.golden and recipe.reward else None
+    golden = None
+    if recipe.reward and data.golden:
+        golden = freeze_held_out(run, data, "comparisons", data.golden, "golden")
     prompts = None
     if recipe.ppo is not None:
         source = prompt_source(recipe)
@@ -92,6 +94,7 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
         figures["krippendorff_alpha_high"],
         num_items=figures["num_shared_items"],
         num_raters=figures["num_raters"],
+        thresholds=run.thresholds,
     )
     run.verdict("data", verdict)
     if wanted is not None and alpha is not None and alpha < wanted:
@@ -108,24 +111,26 @@ def freeze(run: Run, section: DataSection, what: Kind, config: DataConfig) -> Re
     train, held_out = split(reading.records, config.holdout)
     if not train:
         raise DataError(f"{config.path}: all {len(held_out)} records were held out; lower holdout={config.holdout}.")
-    return frozen(run, section, what, config.holdout, reading, train, held_out, f"{what.rstrip('s')}_set")
+    return record_set(run, section, what, reading, train, held_out, {"holdout": config.holdout})
 
 
-def freeze_golden(run: Run, section: DataSection, config: DataConfig) -> RecordSet:
-    """Comparisons judged by seniors, all of them held out."""
-    reading = read(config, "comparisons")
-    return frozen(run, section, "golden", 1.0, reading, [], reading.records, "golden_set")
+def freeze_held_out(
+    run: Run, section: DataSection, what: Literal["comparisons", "prompts"], config: DataConfig, name: str
+) -> RecordSet:
+    """Records that nothing is trained on, whatever `config.holdout` says; `name` is what people see."""
+    reading = read(config, what)
+    return record_set(run, section, what, reading, [], reading.records, {"use": name}, name)
 
 
-def frozen(
+def record_set(
     run: Run,
     section: DataSection,
-    what: str,
-    holdout: float,
+    what: Kind,
     reading: Reading[Any],
     train: Sequence[Record],
     held_out: Sequence[Record],
-    kind: str,
+    settings: dict[str, Any],
+    name: str = "",
 ) -> RecordSet:
     """Both sides as an artifact. The limits on length count towards its hash, since every stage cuts by them."""
 
@@ -146,14 +151,14 @@ def frozen(
         {
             "kind": what,
             "content": content_digest(reading.records),
-            "holdout": holdout,
             "max_tokens": section.max_tokens,
             "too_long": section.too_long,
+            **settings,
         },
         [],
         body,
-        kind=kind,
-        label=f"data {what}",
+        kind=f"{what.rstrip('s')}_set",
+        label=f"data {name or what}",
     )
     return RecordSet(train=train, held_out=held_out, artifact=artifact)
 

@@ -127,7 +127,7 @@ class RewardModels:
     def scorer(self) -> Scorer:
         """The members as one; raises GateError for models that RL must not trust."""
         for member in self.members:
-            refuse_unfit(member)
+            refuse_unfit(member, self.context.thresholds)
         return load_scorer(self.config, self.members, self.recipe.model.device, self.config.micro_batch_tokens)
 
 
@@ -241,7 +241,9 @@ class Optimisation:
                 function = load_function(part.python, f"ppo.rewards.{part.name}", self.context.recipe_folder)
                 scorer: Scorer = FunctionScorer(function=function, name=part.name)
             elif part.model != "stage" and part.model is not None:
-                scorer = load_external(part.model, self.recipe.model, self.config.micro_batch_tokens)
+                scorer = load_external(
+                    part.model, self.recipe.model, self.config.micro_batch_tokens, self.context.thresholds
+                )
             elif rewards is not None:
                 scorer = rewards.scorer()
             else:

@@ -9,17 +9,17 @@ import torch
 
 from keel.core.artifacts import Artifact
 from keel.core.config import to_yaml
+from keel.core.errors import KeelError
 from keel.core.events import EventLog
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
-from keel.data.formats import read_prompts
 from keel.data.split import split
 from keel.report.html import write_report
 from keel.stages.context import Run, available_cores
 from keel.stages.encode import encode_demonstrations, encode_prompts, fitting
 from keel.stages.evaluate import Preference, evaluate_policy
 from keel.stages.functions import function_identity, load_function
-from keel.stages.inputs import Inputs, RecordSet, check_agreement, prompt_source, read_inputs
+from keel.stages.inputs import Inputs, RecordSet, check_agreement, freeze_held_out, prompt_source, read_inputs
 from keel.stages.labels import read_set
 from keel.stages.optimise import Optimisation, RewardModels
 from keel.stages.paths import locate
@@ -60,9 +60,14 @@ def run(
             progress=progress,
             checkpoint_every_seconds=recipe.checkpoint.every_seconds,
             recipe_folder=recipe_folder,
+            thresholds=recipe.thresholds,
         )
         begun = time.monotonic()
-        made = run_stages(recipe, context, only)
+        try:
+            made = run_stages(recipe, context, only)
+        except KeelError:
+            write_report(directory)  # a run that was refused or broke off is one to look at
+            raise
         summary = summarise(recipe, made, time.monotonic() - begun, threads)
         atomic_write_json(directory / "summary.json", summary)
         write_report(directory)
@@ -138,9 +143,11 @@ def compare_with_sft(
     if config.preference is not None:
         preference = load_function(config.preference, "evaluate.preference", folder)
     prompts: Sequence[EncodedPrompt] = rl.held_out
+    prompt_set = rl.prompt_set
     if config.data is not None:
-        fit = fitting(recipe.data)
-        prompts = encode_prompts(read_prompts(config.data), rl.tokenizer, fit, rl.config.max_new_tokens)
+        records = freeze_held_out(rl.context, recipe.data, "prompts", config.data, "evaluation")
+        prompt_set, fit = records.artifact, fitting(recipe.data)
+        prompts = encode_prompts(records.held_out, rl.tokenizer, fit, rl.config.max_new_tokens)
     return evaluate_policy(
         rl.context,
         config,
@@ -149,6 +156,7 @@ def compare_with_sft(
         rl.sft.of_artifact(policy),
         rl.sft,
         prompts,
+        prompt_set,
         rl.judge(rewards),
         preference,
         function_identity(config.preference, folder),

@@ -8,6 +8,7 @@ from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOCo
 from keel.core.config import Config
 from keel.data.formats import DataConfig
 from keel.models.settings import LoraConfig, ModelConfig
+from keel.monitor.thresholds import Thresholds
 from keel.train.settings import CheckpointConfig, OptimConfig, ShapingConfig
 
 
@@ -209,6 +210,8 @@ class Recipe(Config):
     """Present: alternate RL with fresh labels."""
     evaluate: EvaluateConfig | None = None
     """Present: compare the final policy with SFT."""
+    thresholds: Thresholds = Thresholds()
+    """Where the lines of the verdicts are drawn; long answers need a higher kl_stop_per_sequence."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When resumable checkpoints are written."""
 

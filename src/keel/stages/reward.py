@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_
 from keel.models.reward import RewardModel
 from keel.models.settings import ModelConfig
 from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_model_scores
+from keel.monitor.thresholds import Thresholds
+from keel.monitor.verdict import Verdict
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RewardConfig
@@ -164,10 +166,11 @@ def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str
         metrics["accuracy_low"],
         metrics["accuracy_high"],
         baseline=max(metrics["baseline_longer"], metrics["baseline_bag_of_words"]),
+        thresholds=context.run.thresholds,
     )
     metrics["verdict"] = verdict.figures["verdict"]
     context.run.verdict(context.name, verdict)
-    context.run.verdict(context.name, reward_model_scores(metrics["score_std"], metrics["score_abs_max"]))
+    context.run.verdict(context.name, scores_verdict(metrics, context.run.thresholds))
     return metrics
 
 
@@ -211,23 +214,29 @@ def load_scorer(config: RewardConfig, members: Sequence[Artifact], device: str, 
     return EnsembleScorer(scorers, config.aggregate, config.std_weight)
 
 
-def refuse_unfit(artifact: Artifact) -> None:
+def scores_verdict(metrics: Mapping[str, Any], thresholds: Thresholds) -> Verdict:
+    return reward_model_scores(
+        metrics["score_std"], metrics["score_abs_max"], metrics["score_abs_mean"], thresholds=thresholds
+    )
+
+
+def refuse_unfit(artifact: Artifact, thresholds: Thresholds) -> None:
     """A collapsed or saturated reward model teaches nothing or anything: RL does not start on it."""
-    verdict = reward_model_scores(artifact.metrics["score_std"], artifact.metrics["score_abs_max"])
+    verdict = scores_verdict(artifact.metrics, thresholds)
     if verdict.level in ("act", "stop"):
         raise GateError(f"{artifact.path.name}: {verdict.message} {verdict.remedy}")
 
 
-def load_external(path: str, config: ModelConfig, micro_batch_tokens: int) -> Scorer:
+def load_external(path: str, config: ModelConfig, micro_batch_tokens: int, thresholds: Thresholds) -> Scorer:
     """A reward model that another run made, or any sequence classifier with one label.
 
     Raises GateError for one whose own record says that it has collapsed or saturated.
     """
     folder = Path(path)
     if (folder.parent / RECORD).is_file():
-        refuse_unfit(load_artifact(folder.parent, "reward_model"))
+        refuse_unfit(load_artifact(folder.parent, "reward_model"), thresholds)
     model = RewardModel.load(folder, device=config.device).eval().requires_grad_(False)
-    verdict = reward_collapse(model.std)
+    verdict = reward_collapse(model.std, thresholds)
     if verdict.level == "stop":
         raise GateError(f"{path}: {verdict.message} {verdict.remedy}")
     return RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
