@@ -21,8 +21,9 @@ class KLConfig(Config):
     estimator: Literal["k1", "k2", "k3"] = "k1"
     """k1 = log pi/ref, k2 = k1²/2, k3 = exp(-k1) - 1 + k1 (Schulman 2020)."""
     placement: Literal["reward", "loss"] = "reward"
-    """Where the penalty acts. k1 in the reward and k2 in the loss lead to ref·exp(score/kl); k3 in the loss leads to a
-    different distribution, and k1 in the loss is no penalty at all."""
+    """Where the penalty acts. Only k1 in the reward leads to ref·exp(score/kl) whatever the length of responses. k2 in
+    the loss does so for responses of one token and is short-sighted for longer ones, k3 in the loss and k2 or k3 in the
+    reward lead elsewhere, and k1 in the loss is no penalty at all."""
     controller: Literal["fixed", "adaptive"] = "adaptive"
     """adaptive steers the coefficient towards `target` (Ziegler et al. 2019)."""
     initial: float = Field(0.05, ge=0)
@@ -53,11 +54,17 @@ class KLConfig(Config):
     @property
     def warning(self) -> str | None:
         """What is wrong with this estimator in this place, if anything (SCIENCE: penalty fixed points)."""
-        if self.placement == "loss" and self.estimator == "k1":
-            return "k1 in the loss has zero expected gradient on-policy: it does not hold the policy at all. Use k2."
-        if self.placement == "loss" and self.estimator == "k3":
-            return "k3 in the loss converges to the forward-KL optimum, not to ref·exp(score/kl). Use k2 for that."
-        return None
+        meant = "ref·exp(score/kl). Use k1 in the reward for that."
+        return {
+            ("reward", "k1"): None,
+            ("reward", "k2"): f"k2 in the reward is a biased estimate of the KL: the optimum is not {meant}",
+            ("reward", "k3"): f"The gradient of k3 in the reward is not that of the KL: the optimum is not {meant}",
+            ("loss", "k1"): "k1 in the loss has zero expected gradient on-policy: it does not hold the policy at all. "
+            "Use k1 in the reward.",
+            ("loss", "k2"): "k2 in the loss charges each token its own KL and not what it leads to: beyond responses of "
+            f"one token the optimum is not {meant}",
+            ("loss", "k3"): f"k3 in the loss has the gradient of KL(ref || policy): the optimum is not {meant}",
+        }[self.placement, self.estimator]
 
 
 class PPOConfig(Config):
