@@ -16,6 +16,7 @@ def win_rate(
 
     All are [N]; values closer than 1e-9 are a tie. Where `prompts` repeat, answers to one prompt are not independent:
     the interval then comes from resampling prompts with all their answers (cluster bootstrap), else it is Wilson's.
+    Where resampling finds no spread (one prompt, or the same outcome everywhere) it is Wilson's for the prompts.
     """
     if len(utilities) != len(opponents) or not len(utilities):
         raise ValueError(f"{len(utilities)} utilities cannot be compared with {len(opponents)}")
@@ -25,6 +26,9 @@ def win_rate(
         low, high = wilson(float(wins.sum()), len(gaps))
     else:
         low, high = clustered_interval(wins, prompts)
+        if low == high:
+            count = len(set(prompts))
+            low, high = wilson(float(wins.mean()) * count, count)
     return {"rate": float(wins.mean()), "low": low, "high": high, "n": len(gaps)}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -88,13 +88,24 @@ class FunctionScorer:
     std: float = 1.0
 
     def score(self, responses: Responses) -> Tensor:
-        values = self.function(list(responses.prompt_texts), list(responses.response_texts))
-        if len(values) != len(responses.response_texts):
-            raise TrainingError(
-                f"The reward function {self.name} returned {len(values)} numbers for "
-                f"{len(responses.response_texts)} responses. Return exactly one number a response, in order."
-            )
-        return torch.tensor([float(v) for v in values], dtype=torch.float32)
+        answer = self.function(list(responses.prompt_texts), list(responses.response_texts))
+        return torch.tensor(
+            numbers(answer, len(responses.response_texts), f"The reward function {self.name}"), dtype=torch.float32
+        )
+
+
+def numbers(answer: Any, count: int, who: str) -> list[float]:
+    """The answer of a user's function as one number a response; TrainingError says what else it was."""
+    wanted = f"Return a list of exactly one number a response, in order ({count} here)."
+    if (not isinstance(answer, Sequence | Tensor) and not hasattr(answer, "__array__")) or isinstance(answer, str):
+        raise TrainingError(f"{who} returned {answer!r:.80}. {wanted}")
+    if len(answer) != count:
+        raise TrainingError(f"{who} returned {len(answer)} numbers for {count} responses. {wanted}")
+    try:
+        return [float(value) for value in answer]
+    except (TypeError, ValueError) as error:
+        wrong = next(value for value in answer if not isinstance(value, int | float))
+        raise TrainingError(f"{who} returned {wrong!r:.80} where a number was expected. {wanted}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,12 +50,13 @@ class Checkpoints:
         newest = found[-1]
         try:
             meta = json.loads((newest / "checkpoint.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
+            step, state, files = meta["step"], meta["state"], meta["files"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise damaged(newest, f"checkpoint.json cannot be read ({error})") from error
-        for name, digest in meta["files"].items():
+        for name, digest in files.items():
             if not (newest / name).is_file() or file_sha256(newest / name) != digest:
                 raise damaged(newest, f"{name} is missing or has changed")
-        return Checkpoint(step=meta["step"], state=meta["state"], folder=newest)
+        return Checkpoint(step=step, state=state, folder=newest)
 
     def save(
         self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]

@@ -29,7 +29,7 @@ class OptimConfig(Config):
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Shape of the decline after the warm-up."""
     final_share: float = Field(0.1, ge=0, le=1)
-    """Rate at the last step as a share of the peak."""
+    """What the rate has fallen to after the last step, as a share of the peak."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
 
