@@ -6,7 +6,6 @@ Left alone, the reference is 2.07 nats from the best policy of the table world a
 from typing import Any
 
 import pytest
-import torch
 from helpers.exact import (
     PROMPTS,
     ExactSampler,
@@ -25,14 +24,6 @@ from helpers.exact import (
 
 from keel.algorithms.settings import KLConfig
 from keel.train.rollout import EncodedPrompt
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -9,7 +9,7 @@ trains: it reads next-token logits and adds up logs.
 import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
 from keel.algorithms.settings import KLConfig, PPOConfig, RLOOConfig
+from keel.core.config import Config
 from keel.models.attention import NAME
 from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler, Sampler, Samples
@@ -175,8 +176,7 @@ class ExactSampler:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Config):
     """How one run trains."""
 
     updates: int
@@ -328,11 +328,13 @@ LLAMA = {
 def tabular(algorithm: str, **changes: Any) -> Outcome:
     """A run on the table policy; `changes` replace settings of TABLE."""
     policy = table_policy()
-    return optimise(algorithm, policy, table_critic(), ExactSampler(policy), replace(TABLE[algorithm], **changes))
+    return optimise(
+        algorithm, policy, table_critic(), ExactSampler(policy), TABLE[algorithm].model_copy(update=changes)
+    )
 
 
 def llama(algorithm: str, **changes: Any) -> Outcome:
     """A run on a one-layer Llama, sampled as the product samples."""
     policy = llama_policy()
     sampler = InProcessSampler(policy, {EOS})
-    return optimise(algorithm, policy, llama_critic(), sampler, replace(LLAMA[algorithm], **changes))
+    return optimise(algorithm, policy, llama_critic(), sampler, LLAMA[algorithm].model_copy(update=changes))

@@ -1,0 +1,50 @@
+"""Laws that every algorithm obeys (SCIENCE T7)."""
+
+import pytest
+import torch
+from helpers.benches import BENCHES, ONLINE, poisoned, reward_model, tokens, unshared
+
+from keel.batch.pack import pack
+
+every_algorithm = pytest.mark.parametrize("name", BENCHES)
+online = pytest.mark.parametrize("name", ONLINE)
+
+
+@every_algorithm
+@pytest.mark.parametrize("micro_batch_tokens", [1, 40])
+def test_the_gradient_does_not_depend_on_how_the_batch_is_split(name, micro_batch_tokens):
+    bench = BENCHES[name]()
+    bench.gradient(micro_batch_tokens=micro_batch_tokens).assert_close(bench.gradient(), 1e-6)
+
+
+@every_algorithm
+def test_the_order_of_the_rows_does_not_matter(name):
+    bench = BENCHES[name]()
+    batch = bench.algorithm.prepare(bench.raw)
+    shuffled = batch.rows(torch.tensor([3, 0, 4, 2, 1]))
+    bench.gradient(shuffled).assert_close(bench.gradient(batch), 2e-6)
+
+
+@online
+def test_what_does_not_count_may_be_nan(name):
+    bench = BENCHES[name]()
+    clean, poison = (bench.algorithm.prepare(poisoned(bench.raw, value)) for value in (0.0, float("nan")))
+    bench.gradient(poisoned(poison, float("nan"))).assert_close(bench.gradient(poisoned(clean, 0.0)), 0.0)
+
+
+@pytest.mark.parametrize("name", ["sft", *ONLINE])
+def test_a_shared_prompt_is_as_good_as_copies_of_it(name):
+    bench = BENCHES[name]()
+    batch = bench.algorithm.prepare(bench.raw)
+    bench.gradient(unshared(batch)).assert_close(bench.gradient(batch))
+
+
+@pytest.mark.parametrize("form", ["head", "implicit", "hybrid"])
+def test_a_score_does_not_depend_on_who_shares_the_prompt(form):
+    model, batch = reward_model(form), tokens(whole=True)
+    together, alone = model.score(pack(batch)), model.score(pack(unshared(batch)))
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = [torch.autograd.grad(scores.square().sum(), parameters) for scores in (together, alone)]
+    for mine, theirs in zip(*gradients, strict=True):
+        assert (mine - theirs).norm() <= 1e-5 * theirs.norm()

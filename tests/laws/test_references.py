@@ -1,0 +1,145 @@
+"""The library against the one-file references in examples/from_scratch: first loss and first gradients (SCIENCE T7)."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.benches import BENCHES, KL_COEF, Bench, policy, rollout, with_values
+from helpers.from_scratch import reference
+from torch import Tensor, nn
+
+from keel.batch.types import TokenBatch
+
+TOLERANCE = 1e-5
+
+
+def rows_of(batch: TokenBatch, side: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Each prompt with each of its responses as (tokens, real, response) [S, T], padded on one side with token 0."""
+    prompts = batch.prompt_tokens.split(batch.prompt_lengths.tolist())
+    responses = batch.response_tokens.split(batch.response_lengths.tolist())
+    width = int((batch.prompt_lengths[batch.prompt_of_response] + batch.response_lengths).max()) + 1
+    columns = []
+    for owner, response in zip(batch.prompt_of_response.tolist(), responses, strict=True):
+        row = torch.cat([prompts[owner], response])
+        is_response = torch.arange(len(row)) >= len(prompts[owner])
+        gap = torch.zeros(width - len(row), dtype=torch.int64)
+        parts = [
+            (row, gap),
+            (torch.ones_like(row).bool(), gap.bool()),
+            (is_response, gap.bool()),
+        ]
+        columns.append([torch.cat(part if side == "right" else part[::-1]) for part in parts])
+    rows, real, response = (torch.stack(column) for column in zip(*columns, strict=True))
+    return rows, real, response
+
+
+def spread(flat: Tensor, response: Tensor) -> Tensor:
+    """[S, T] with the numbers of `flat` [R] at the response tokens."""
+    return torch.zeros(response.shape, dtype=flat.dtype).masked_scatter(response, flat)
+
+
+def gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+    return {
+        name: torch.zeros_like(p) if gradient is None else gradient
+        for (name, p), gradient in zip(named, found, strict=True)
+    }
+
+
+def assert_same_step(bench: Bench, batch: TokenBatch, loss: Tensor, module: nn.Module) -> None:
+    """Loss and gradient of the library's step against the reference's loss."""
+    step = bench.gradient(batch)
+    assert step.metrics["loss"] == pytest.approx(loss.item(), rel=TOLERANCE, abs=TOLERANCE)
+    expected = gradients(loss, module)
+    assert step.gradients.keys() == expected.keys()
+    ours, theirs = (torch.cat([g[name].flatten() for name in expected]) for g in (step.gradients, expected))
+    assert (ours - theirs).norm() <= TOLERANCE * theirs.norm()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_sft(side):
+    bench = BENCHES["sft"]()
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(bench.raw, side)
+    counted = spread(bench.raw.response_mask, response)
+    assert_same_step(bench, bench.raw, reference("sft").sft_loss(theirs, rows, real, counted), theirs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_reward_modelling(side):
+    bench = BENCHES["reward head"]()
+    batch, ours = bench.raw, bench.trained
+
+    class Classifier(nn.Module):
+        """The same network as plain transformers lays it out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = self.base_model = copy.deepcopy(ours.network)
+            self.head = self.score = copy.deepcopy(ours.head)
+
+    theirs = Classifier()
+    rows, real, _ = rows_of(batch, side)
+    loss = reference("reward").reward_loss(
+        theirs, rows[0::2], real[0::2], rows[1::2], real[1::2], batch.preference,
+        weight=batch.weight, margin=batch.margin, label_smoothing=0.1, centering=0.01,
+    )  # fmt: skip
+    assert_same_step(bench, batch, loss, theirs)
+
+
+@torch.no_grad()
+def nudge(*modules: nn.Module) -> None:
+    """Move all weights a little, the same for equal modules."""
+    for module in modules:
+        generator = torch.Generator().manual_seed(11)
+        for p in module.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=generator))
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("kind", ["separate", "trunk"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_ppo(side, kind, temperature, away):
+    module = reference("ppo")
+    bench = BENCHES[f"ppo {kind}"](temperature=temperature)
+    ours = bench.trained
+    raw = with_values(rollout(ours["policy"], whole=True, temperature=temperature, distance=0.0))
+    theirs = copy.deepcopy(ours)
+    trunk = theirs["policy"].model if kind == "trunk" else theirs["critic"].trunk
+    their_critic = module.Critic(trunk=trunk, head=theirs["critic"].value_head)
+    rows, real, response = rows_of(raw, side)
+    experience = module.make_experience(
+        theirs["policy"], policy(1), their_critic, rows, real, response, raw.scores,
+        kl_coef=KL_COEF, temperature=temperature,
+    )  # fmt: skip
+    batch = bench.algorithm.prepare(replace(raw, values=experience.old_values[response]))
+    for mine, their in (("logprobs", "old_logprobs"), ("advantages", "advantages"), ("returns", "returns")):
+        torch.testing.assert_close(getattr(batch, mine), getattr(experience, their)[response], rtol=1e-5, atol=2e-5)
+    if away:
+        nudge(ours, theirs)
+    policy_loss, value_loss, entropy = module.ppo_losses(
+        theirs["policy"], their_critic, experience, clip_high=0.3, temperature=temperature
+    )
+    assert_same_step(bench, batch, policy_loss + 0.1 * value_loss - 0.01 * entropy, theirs)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rloo(side, temperature, away):
+    module = reference("rloo")
+    bench = BENCHES["rloo"](temperature=temperature, entropy_coef=0.0)
+    raw = rollout(bench.trained, whole=True, fanout=(3,) * 5, temperature=temperature, distance=0.0)
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(raw, side)
+    old, ref = (spread(flat, response) for flat in (raw.logprobs, raw.ref_logprobs))
+    advantages = module.rloo_advantages(old, ref, raw.scores, response, 3, KL_COEF)
+    batch = bench.algorithm.prepare(raw)
+    torch.testing.assert_close(batch.advantages, advantages[raw.response_of_token], rtol=1e-5, atol=1e-5)
+    if away:
+        nudge(bench.trained, theirs)
+    loss = module.rloo_loss(theirs, rows, real, response, old, advantages, clip_high=0.3, temperature=temperature)
+    assert_same_step(bench, batch, loss, theirs)
