@@ -52,11 +52,17 @@ def sections_of(page: str) -> Iterator[list[str]]:
 def settings_table(sections: list[str]) -> str:
     """The settings right below these sections, which must have the same ones."""
     tables = [rows_below(section) for section in sections]
-    if not tables[0] or any(table != tables[0] for table in tables):
+    told = [[(name, kind, text) for name, kind, _, text in table] for table in tables]
+    if not tables[0] or any(table != told[0] for table in told):
         raise ValueError(f"{', '.join(sections)}: no settings, or not the same ones")
     prefix = f"{sections[0]}." if len(sections) == 1 and sections[0] != RECIPE else ""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{prefix}{name}` | {kind} | {default} | {text} |" for name, kind, default, text in tables[0]]
+    for (name, kind, _, text), *others in zip(*tables, strict=True):
+        defaults = [row[2] for row in ((name, kind, _, text), *others)]
+        shown = defaults[0]
+        if len(set(defaults)) > 1:
+            shown = ", ".join(f"{section}: {value}" for section, value in zip(sections, defaults, strict=True))
+        lines.append(f"| `{prefix}{name}` | {kind} | {shown} | {text} |")
     return "\n".join(lines) + "\n" + own_defaults(sections)
 
 

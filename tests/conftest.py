@@ -1,8 +1,11 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; before torch is loaded anywhere
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

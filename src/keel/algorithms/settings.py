@@ -61,7 +61,7 @@ class KLConfig(Config):
             ("reward", "k3"): f"The gradient of k3 in the reward is not that of the KL: the optimum is not {meant}",
             ("loss", "k1"): "k1 in the loss has zero expected gradient on-policy: it does not hold the policy at all. "
             "Use k1 in the reward.",
-            ("loss", "k2"): "k2 in the loss charges each token its own KL and not what it leads to: beyond responses of "
+            ("loss", "k2"): "k2 in the loss charges each token its own KL, not what it leads to: beyond responses of "
             f"one token the optimum is not {meant}",
             ("loss", "k3"): f"k3 in the loss has the gradient of KL(ref || policy): the optimum is not {meant}",
         }[self.placement, self.estimator]

@@ -72,6 +72,7 @@ class RewardModels:
             artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
             train=pairs(comparisons.train),
             held_out=pairs(comparisons.held_out),
+            tokenizer=tokenizer,
         )
         probe = pairs(golden.held_out) if golden else None
         context.events.append(
@@ -110,6 +111,7 @@ class RewardModels:
                 artifacts=[fresh_set, self.first],
                 train=pair_set(fresh + replay, self.config, self.tokenizer, fit),
                 held_out=self.data.held_out,
+                tokenizer=self.tokenizer,
                 replay=rounds.replay,
             ),
             start_from=self.members,
@@ -242,7 +244,11 @@ class Optimisation:
                 scorer: Scorer = FunctionScorer(function=function, name=part.name)
             elif part.model != "stage" and part.model is not None:
                 scorer = load_external(
-                    part.model, self.recipe.model, self.config.micro_batch_tokens, self.context.thresholds
+                    part.model,
+                    self.recipe.model,
+                    self.tokenizer,
+                    self.config.micro_batch_tokens,
+                    self.context.thresholds,
                 )
             elif rewards is not None:
                 scorer = rewards.scorer()

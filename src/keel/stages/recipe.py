@@ -33,6 +33,24 @@ class DataSection(Config):
     is never cut."""
 
 
+class SFTOptimConfig(OptimConfig):
+    """The optimiser of SFT. Customary rates: 2e-5 full, 2e-4 with LoRA."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate of adamw."""
+    eps: float = Field(1e-8, gt=0)
+    """Adam's epsilon; 1e-5 is the value that PPO was tuned with (Huang et al. 2022)."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the decline after the warm-up."""
+
+
+class RLOptimConfig(OptimConfig):
+    """The optimiser of RL."""
+
+    warmup_share: float = Field(0.03, ge=0, le=1)
+    """Share of all steps over which the rate climbs from zero."""
+
+
 class SFTConfig(Config):
     """Supervised fine-tuning on demonstrations, loss on the response only."""
 
@@ -48,7 +66,7 @@ class SFTConfig(Config):
     """Tokens per forward pass."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning."""
-    optim: OptimConfig = OptimConfig(learning_rate=2e-5, schedule="cosine", eps=1e-8)
+    optim: SFTOptimConfig = SFTOptimConfig()
     """Optimiser. Customary rates: 2e-5 full, 2e-4 with LoRA."""
 
 
@@ -85,7 +103,7 @@ class RewardConfig(Config):
     """Size n of the best-of-n check on held-out prompts before any RL; 0 skips it."""
     best_of_prompts: int = Field(64, ge=1)
     """Prompts of the best-of-n check."""
-    optim: OptimConfig = OptimConfig(learning_rate=1e-5)
+    optim: OptimConfig = OptimConfig()
     """Optimiser. Customary rates: 1e-5 full, 1e-4 with LoRA."""
 
 
@@ -145,7 +163,7 @@ class RLConfig(Config):
     """Stops after this many evaluations without a better held-out reward; null runs all updates."""
     keep: Literal["best", "last"] = "best"
     """Which weights become the policy: best held-out reward (score less KL cost), or the last."""
-    optim: OptimConfig = OptimConfig(learning_rate=1e-5, warmup_share=0.03)
+    optim: RLOptimConfig = RLOptimConfig()
     """Optimiser."""
 
     @model_validator(mode="after")

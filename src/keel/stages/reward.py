@@ -13,7 +13,7 @@ from keel.algorithms.reward import RewardModelling
 from keel.batch.collate import EncodedPair, pair_batch
 from keel.batch.types import PairBatch
 from keel.core.artifacts import RECORD, Artifact, load_artifact
-from keel.core.errors import GateError
+from keel.core.errors import ConfigError, GateError
 from keel.core.files import atomic_write_json, tree_sha256
 from keel.core.seed import derive
 from keel.data.records import Comparison
@@ -54,6 +54,8 @@ class RewardData:
     artifacts: Sequence[Artifact]
     train: PairSet
     held_out: PairSet
+    tokenizer: Any
+    """The one that made the token ids."""
     replay: float | None = None
     """Share of earlier comparisons in `train`, for a refresh."""
 
@@ -104,7 +106,7 @@ def train_member(
     seed = derive(context.seed, "reward", member)
     torch.manual_seed(seed)
     if earlier is not None:
-        model = RewardModel.load(earlier.path / MODEL, device=base.config.device)
+        model = RewardModel.load(earlier.path / MODEL, lora=config.lora, device=base.config.device)
     else:
         model = RewardModel.from_policy(
             base.path,
@@ -117,6 +119,7 @@ def train_member(
             device=base.config.device,
             trust_remote_code=base.config.trust_remote_code,
         )
+    require_same_tokens(model.tokenizer, data.tokenizer, "reward.base")
     warn_of_rate(context, "reward", config.optim, model, lora=config.lora is not None)
     per_epoch = math.ceil(len(data.train.pairs) / config.batch)
     total = config.epochs * per_epoch
@@ -227,7 +230,9 @@ def refuse_unfit(artifact: Artifact, thresholds: Thresholds) -> None:
         raise GateError(f"{artifact.path.name}: {verdict.message} {verdict.remedy}")
 
 
-def load_external(path: str, config: ModelConfig, micro_batch_tokens: int, thresholds: Thresholds) -> Scorer:
+def load_external(
+    path: str, config: ModelConfig, tokenizer: Any, micro_batch_tokens: int, thresholds: Thresholds
+) -> Scorer:
     """A reward model that another run made, or any sequence classifier with one label.
 
     Raises GateError for one whose own record says that it has collapsed or saturated.
@@ -236,10 +241,26 @@ def load_external(path: str, config: ModelConfig, micro_batch_tokens: int, thres
     if (folder.parent / RECORD).is_file():
         refuse_unfit(load_artifact(folder.parent, "reward_model"), thresholds)
     model = RewardModel.load(folder, device=config.device).eval().requires_grad_(False)
+    require_same_tokens(model.tokenizer, tokenizer, path)
     verdict = reward_collapse(model.std, thresholds)
     if verdict.level == "stop":
         raise GateError(f"{path}: {verdict.message} {verdict.remedy}")
     return RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
+
+
+def require_same_tokens(own: Any, other: Any, where: str) -> None:
+    """Raise ConfigError when a reward model's tokenizer would read the policy's token ids as other text.
+
+    Tokens that only one of them has, such as a padding token added for the reward model, do no harm.
+    """
+    mine, theirs = own.get_vocab(), other.get_vocab()
+    differing = [token for token, index in theirs.items() if mine.get(token, index) != index]
+    if differing or len(mine.keys() & theirs.keys()) < len(theirs):
+        example = differing[0] if differing else next(iter(theirs.keys() - mine.keys()))
+        raise ConfigError(
+            f"{where}: the reward model's tokenizer differs from the policy's (for example at {example!r}), and keel "
+            "hands token ids from one to the other. Choose a reward model of the same family, or train one here."
+        )
 
 
 def model_identity(path: str | None) -> str | None:

@@ -110,7 +110,7 @@ def agreement(arguments: argparse.Namespace) -> None:
             f"{arguments.file}: no record has votes of two raters, so there is no agreement to measure. Votes are "
             'written as a list per record: "votes": [{"rater": "ann", "choice": "a"}].'
         )
-    report = agreement_report(*table)
+    report = agreement_report(*table, "ordinal")
     if arguments.json:
         figures = {"path": arguments.file} | report.to_dict() | {"raters": [asdict(rater) for rater in report.raters]}
         out(json.dumps(plain(figures), indent=2))
