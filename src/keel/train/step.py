@@ -63,7 +63,7 @@ def optimizer_step(
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()
         for name, value in terms.maxima.items():
             maxima[name] = max(maxima.get(name, float("-inf")), float(value.detach()))
-    denominator = count.clamp(min=1)
+    denominator = torch.where(count > 0, count, 1.0)
     for p in parameters:
         if p.grad is not None:
             p.grad /= denominator.to(p.grad.dtype)
