@@ -20,7 +20,8 @@ from typing import Any, Self
 
 from keel.core.errors import ArtifactError, KeelError
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+REFUSED = {*FULL, errno.EFBIG}
 NEARLY_FULL = 1 << 20  # bytes; torch hides the error number in a RuntimeError, so the free space is asked as well
 GIB = 1 << 30
 
@@ -161,17 +162,28 @@ def explained_when_full(path: Path) -> Iterator[None]:
     except KeelError:
         raise
     except Exception as error:  # safetensors has a type of its own for it; whatever is not a full disk goes on as it is
-        number = error.errno if isinstance(error, OSError) else None
         free = shutil.disk_usage(folder).free
         nearly = isinstance(error, (OSError, RuntimeError)) and free < NEARLY_FULL
-        if number in FULL or "No space left on device" in str(error) or nearly:
-            limit = "the quota is used up" if number == errno.EDQUOT else "the disk is full"
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in REFUSED:
+            hidden = [code for code in REFUSED if os.strerror(code) in str(error)]
+            number = hidden[0] if hidden else errno.ENOSPC if nearly else None
+        if number == errno.EFBIG:
             raise ArtifactError(
-                f"{path}: {limit}. More than the {free_before / GIB:.2f} GiB that were free on {folder} at the start "
-                f"were needed; {free / GIB:.2f} GiB are free now. Nothing already made is lost: free some space and "
-                f"give the same command again."
+                f"{path}: the file would be larger than the file system or ulimit -f allows. Nothing already made is "
+                "lost: lift the limit, or give another folder with --out, and give the same command again."
+            ) from error
+        if number is not None:
+            raise ArtifactError(
+                f"{path}: {FULL[number]}. More than the {_size(free_before)} that were "
+                f"free on {folder} at the start were needed; {_size(free)} are free now. Nothing already made is lost: "
+                f"free some space and give the same command again."
             ) from error
         raise
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / (1 << 20):.2f} MiB"
 
 
 def file_sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from keel.core.errors import ArtifactError, ConfigError, TrainingError
@@ -92,6 +92,16 @@ def hidden_size(model: nn.Module) -> int:
 def context_length(model: nn.Module) -> int | None:
     """Positions that the model was made for; None when its architecture sets no limit."""
     return getattr(transformer(model).config.get_text_config(), "max_position_embeddings", None)
+
+
+def context_length_of(path: str | Path, trust_remote_code: bool = False) -> int | None:
+    """`context_length` of a model folder or hub name, from its config.json alone."""
+    check_folder(path)
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except UNREADABLE as error:
+        raise ArtifactError(_unreadable(path, error)) from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def freeze_embeddings(model: nn.Module) -> None:

@@ -182,6 +182,11 @@ def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
         ) from error
     finally:
         model.train(training)
+    if not expected.isfinite().all():
+        raise ArtifactError(
+            f"{inner.name_or_path or type(inner).__name__}: the model's outputs are not finite numbers, so its weights "
+            "are damaged or its training diverged. Take an earlier checkpoint, or copy or download it again."
+        )
     difference = (found - expected).abs().max().item()
     if not difference <= tolerance:
         raise ArtifactError(

@@ -21,6 +21,7 @@ from torch import nn
 
 from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
 from keel.core.config import Config, to_dict
+from keel.core.errors import TrainingError
 from keel.core.events import EventLog
 from keel.core.progress import Progress
 from keel.monitor.rates import learning_rate
@@ -78,7 +79,10 @@ class Run:
         )
         self.events.append("stage_started", stage=label, config=settings)
         begun = time.monotonic()
-        result = body(context)
+        try:
+            result = body(context)
+        except TrainingError as error:
+            raise TrainingError(f"{label}: {error}") from error
         metrics = {**result.metrics, "seconds": context.seconds_before + time.monotonic() - begun}
         artifact = save_artifact(
             target,

@@ -1,5 +1,6 @@
 """The final policy against the SFT policy, on prompts that neither was trained on."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
 from keel.stages.recipe import EvaluateConfig, RLConfig
 from keel.stats.diversity import distinct_n, unique_share
-from keel.train.judge import Judge, Responses
+from keel.train.judge import Judge, Responses, numbers
 from keel.train.rollout import EncodedPrompt, Reference, as_responses, sample_batch
 
 Preference = Callable[[Sequence[str], Sequence[str], Sequence[bool]], Any]
@@ -96,8 +97,8 @@ def respond(
     config: EvaluateConfig,
     seed: int,
     reference: PolicyFiles | None = None,
-) -> tuple[Responses, float]:
-    """One response a prompt, and their KL from `reference` in nats per sequence (nan when greedy or without one)."""
+) -> tuple[Responses, float | None]:
+    """One response a prompt, and their KL from `reference` in nats per sequence (None when greedy or without one)."""
     model, tokenizer = frozen(load_policy(files)), read_tokenizer(files)
     batch, logprobs, finished = sample_batch(
         InProcessSampler(model, eos_ids(model, tokenizer)),
@@ -107,7 +108,7 @@ def respond(
         temperature=config.temperature,
         seed=seed,
     )
-    kl = float("nan")
+    kl = None
     if reference is not None and config.temperature > 0:
         other = Reference(model=frozen(load_policy(reference)))
         log_ratio = logprobs - other.logprobs(batch, config.temperature, rl.micro_batch_tokens)
@@ -117,14 +118,21 @@ def respond(
 
 def judged_by(preference: Preference, responses: Responses) -> tuple[list[float], Mapping[str, Sequence[float]]]:
     """Utilities [N] and further columns of a preference function, which returns numbers or named lists of them."""
+    count = len(responses.response_texts)
     answer = preference(responses.prompt_texts, responses.response_texts, responses.finished.tolist())
-    columns = {k: list(v) for k, v in answer.items()} if isinstance(answer, Mapping) else {"utility": list(answer)}
-    if "utility" not in columns or any(len(v) != len(responses.response_texts) for v in columns.values()):
+    named = dict(answer) if isinstance(answer, Mapping) else {"utility": answer}
+    if "utility" not in named:
         raise TrainingError(
-            f"evaluate.preference must return one utility a response ({len(responses.response_texts)}), as a list or "
-            f"under the name `utility`; it returned { ({k: len(v) for k, v in columns.items()}) }."
+            f"evaluate.preference returned lists named {', '.join(map(str, named)) or 'nothing'}; one of them must be "
+            f"`utility`, with one number a response ({count} here)."
         )
-    return [float(u) for u in columns.pop("utility")], columns
+    columns = {str(name): numbers(values, count, f"evaluate.preference ({name})") for name, values in named.items()}
+    if bad := [i for i, utility in enumerate(columns["utility"]) if not math.isfinite(utility)]:
+        raise TrainingError(
+            f"evaluate.preference says {columns['utility'][bad[0]]} of the response "
+            f"{responses.response_texts[bad[0]][:80]!r}. A utility must be a finite number for every response."
+        )
+    return columns.pop("utility"), columns
 
 
 def diversity(responses: Responses) -> dict[str, float]:

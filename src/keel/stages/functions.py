@@ -1,18 +1,24 @@
 """Functions that a recipe names: `file.py:function` beside the recipe, or `package.module:function`."""
 
+import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from keel.core.errors import ConfigError
+from keel.core.errors import ConfigError, KeelError, TrainingError
 from keel.core.files import file_sha256
 
 
 def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
-    """The function that `spec` names; relative files start at `folder`. Runs the file, as importing does."""
+    """The function that `spec` names; relative files start at `folder`. Runs the file, as importing does.
+
+    Whatever the function raises when it is called comes out as a TrainingError that names its file and line.
+    """
     where, _, name = spec.rpartition(":")
     if not where or not name:
         raise ConfigError(
@@ -23,7 +29,14 @@ def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
     if not callable(function):
         known = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_")) or "none"
         raise ConfigError(f"{field}: {where} has no function `{name}`. It has: {known}.")
-    return function
+    file = str(module.__file__)
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any) -> Any:
+        with _explained(TrainingError, field, spec, file):
+            return function(*arguments)
+
+    return guarded
 
 
 def function_identity(spec: str | None, folder: Path) -> str | None:
@@ -42,12 +55,37 @@ def _load_file(path: Path, field: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{field}: {path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _explained(ConfigError, field, str(path), str(path)):
+        spec.loader.exec_module(module)
     return module
 
 
 def _load_module(name: str, field: str) -> ModuleType:
-    try:
+    with _explained(ConfigError, field, f"importing {name}", ""):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{field}: no module {name} can be imported ({error}).") from error
+
+
+@contextmanager
+def _explained(kind: type[KeelError], field: str, what: str, file: str) -> Iterator[None]:
+    """Turn whatever somebody else's code raises into a message with its place."""
+    try:
+        yield
+    except KeelError:
+        raise
+    except Exception as error:  # not our code: anything may come out of it
+        where = f" at {place}" if (place := _place(error, file)) else ""
+        said = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+        raise kind(
+            f"{field}: {what} failed{where} ({said}). Correct it and give the same command again; finished stages are "
+            "kept."
+        ) from error
+
+
+def _place(error: Exception, file: str) -> str:
+    """The last line of `file` that took part, or of whatever file did; empty when it was never entered."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if frame.filename == file]
+    last = (own or frames or [None])[-1]
+    return "" if last is None else f"{last.filename}, line {last.lineno}"

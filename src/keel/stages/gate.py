@@ -16,7 +16,7 @@ from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
 from keel.monitor.verdict import Figure, Verdict
 from keel.stages.context import Run, StageContext, StageResult
-from keel.stages.labels import Labeller, Pair
+from keel.stages.labels import Labeller, Pair, ask
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
 from keel.stages.recipe import RewardConfig, RLConfig
 from keel.stages.reward import aggregation
@@ -122,7 +122,11 @@ def favourites(
 
 def judged(labeller: Labeller, pairs: Sequence[Pair]) -> dict[str, float]:
     """How often raters prefer the favourite, ties counting half, with a 95 % interval."""
-    preferences = [comparison.preference for comparison in labeller(pairs)]
+    swapped = {(pair.b, pair.a) for pair in pairs} - {(pair.a, pair.b) for pair in pairs}
+    preferences = [
+        1 - record.preference if (record.a, record.b) in swapped else record.preference
+        for record in ask(labeller, pairs)
+    ]
     wins = sum(preferences)
     low, high = wilson(wins, len(preferences))
     return {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from keel.core.artifacts import Artifact
-from keel.core.errors import DataError
+from keel.core.errors import TrainingError
 from keel.core.seed import derive
 from keel.data.chat import decode_response
 from keel.data.formats import DataConfig, read_comparisons, write_jsonl
@@ -69,9 +69,12 @@ def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact
     def body(context: StageContext) -> StageResult:
         context.run.progress.start(context.name, None, "pairs")
         pairs = sample_pairs(context.seed, rl, task)
-        records = list(task.labeller(pairs))
-        if not records:
-            raise DataError(f"rounds.labeller returned no comparison for {len(pairs)} pairs. Return one a pair.")
+        if not pairs:
+            raise TrainingError(
+                f"none of {task.count} pairs of samples has two different, non-empty responses, so there is nothing to "
+                "judge: the policy repeats itself. Raise ppo.temperature or ppo.max_new_tokens, or train SFT less."
+            )
+        records = ask(task.labeller, pairs)
         figures = agreement_figures(records)
         context.run.progress.finish(f"{len(records)} pairs judged")
         return StageResult(
@@ -80,6 +83,23 @@ def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact
         )
 
     return run.stage("labels", settings, parents, body, kind="comparison_set", label=f"labels {task.round}")
+
+
+def ask(labeller: Labeller, pairs: Sequence[Pair]) -> list[Comparison]:
+    """What the labeller says of the pairs, at most one comparison each. Raises TrainingError for any other answer."""
+    answer = labeller(pairs)
+    wanted = f"Return a list of at most one keel.data.records.Comparison a pair ({len(pairs)} here), and not none."
+    if not isinstance(answer, list | tuple):
+        raise TrainingError(f"rounds.labeller returned {answer!r:.80}. {wanted}")
+    if not 0 < len(answer) <= len(pairs):
+        raise TrainingError(f"rounds.labeller returned {len(answer)} comparisons for {len(pairs)} pairs. {wanted}")
+    for record in answer:
+        if not isinstance(record, Comparison) or not 0 <= record.preference <= 1:
+            raise TrainingError(
+                f"rounds.labeller returned {record!r:.200}, which is no Comparison with a preference between 0 and 1. "
+                f"{wanted}"
+            )
+    return list(answer)
 
 
 def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:

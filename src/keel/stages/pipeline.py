@@ -1,7 +1,9 @@
 """A recipe, stage by stage: data, SFT, reward model, RL (in rounds or at once), evaluation, report."""
 
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,11 +11,12 @@ import torch
 
 from keel.core.artifacts import Artifact
 from keel.core.config import to_yaml
-from keel.core.errors import KeelError
-from keel.core.events import EventLog
+from keel.core.errors import ConfigError, KeelError
+from keel.core.events import EventLog, plain
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
 from keel.data.split import split
+from keel.models.load import context_length_of
 from keel.report.html import write_report
 from keel.stages.context import Run, available_cores
 from keel.stages.encode import encode_demonstrations, encode_prompts, fitting
@@ -50,6 +53,7 @@ def run(
     """
     recipe = locate(recipe, recipe_folder)
     with RunLock(directory):
+        recipe = within_context(recipe, progress)
         threads = settle_threads(recipe, directory)
         torch.set_num_threads(threads)
         atomic_write_text(directory / "recipe.yaml", to_yaml(recipe))
@@ -66,12 +70,48 @@ def run(
         try:
             made = run_stages(recipe, context, only)
         except KeelError:
-            write_report(directory)  # a run that was refused or broke off is one to look at
+            if context.events.path.is_file():  # a run that was refused or broke off is one to look at
+                with suppress(KeelError):  # on a full disk there is no page, and the first message is the one to read
+                    write_report(directory)
             raise
-        summary = summarise(recipe, made, time.monotonic() - begun, threads)
+        summary = plain(summarise(recipe, made, time.monotonic() - begun, threads))
         atomic_write_json(directory / "summary.json", summary)
         write_report(directory)
         return summary
+
+
+def within_context(recipe: Recipe, progress: Progress) -> Recipe:
+    """The recipe with data.max_tokens no longer than any of its models reads."""
+    parts = recipe.ppo.rewards if recipe.ppo else ()
+    bought = [part.model for part in parts if part.model not in (None, "stage")]
+    models = [recipe.model.path, *([recipe.reward.base] if recipe.reward and recipe.reward.base else []), *bought]
+    reads = {path: context_length_of(path, recipe.model.trust_remote_code) for path in models if path is not None}
+    shortest = min(reads, key=lambda path: reads[path] or sys.maxsize)
+    limit = reads[shortest] or sys.maxsize
+    wanted = recipe.data.max_tokens
+    if limit < wanted:
+        progress.say(f"data.max_tokens is {limit} instead of {wanted}: {shortest} reads no more.")
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": limit})})
+    if recipe.ppo is not None and recipe.ppo.max_new_tokens >= recipe.data.max_tokens:
+        raise ConfigError(
+            f"ppo.max_new_tokens={recipe.ppo.max_new_tokens} leaves no room for a prompt within data.max_tokens="
+            f"{recipe.data.max_tokens}. Lower the first, or raise the second as far as the model reads."
+        )
+    return recipe
+
+
+def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
+    """Load every Python function that the stages up to `only` will call, so that a mistake costs no training."""
+    named: list[tuple[str, str | None]] = []
+    if only != "sft" and recipe.rounds is not None:
+        named.append(("rounds.labeller", recipe.rounds.labeller))
+    if only not in ("sft", "reward") and recipe.ppo is not None:
+        named += [(f"ppo.rewards.{part.name}", part.python) for part in recipe.ppo.rewards]
+    if only in (None, "evaluate") and recipe.evaluate is not None:
+        named.append(("evaluate.preference", recipe.evaluate.preference))
+    for field, spec in named:
+        if spec is not None:
+            load_function(spec, field, folder)
 
 
 def settle_threads(recipe: Recipe, directory: Path) -> int:
@@ -87,6 +127,7 @@ def settle_threads(recipe: Recipe, directory: Path) -> int:
 def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
     """Every stage in order, each working on what the earlier ones made."""
     made = Made()
+    check_functions(recipe, context.recipe_folder, only)
     base = PolicyFiles.of_model(recipe.model)
     tokenizer = read_tokenizer(base)
     inputs = read_inputs(context, recipe)

@@ -24,6 +24,9 @@ from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights
 from keel.train.rollout import over_micro_batches
 
+MOST_NATS = 700.0
+"""Its exponential is about the largest number there is."""
+
 
 def train_sft(
     run: Run, config: SFTConfig, base: PolicyFiles, data: Artifact, train: Sequence[Demo], held_out: Sequence[Demo]
@@ -121,4 +124,5 @@ def perplexity(model: nn.Module, batch: TokenBatch, micro_batch_tokens: int) -> 
     model.eval()
     logprobs = over_micro_batches(batch, micro_batch_tokens, model, lambda packed: token_logprobs(model, packed)[0])
     model.train(was_training)
-    return math.exp(-float(logprobs[batch.response_mask].double().mean()))
+    nats = -float(logprobs[batch.response_mask].double().mean())
+    return math.exp(nats) if nats < MOST_NATS else math.inf

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from keel.core.errors import ArtifactError
-from keel.core.files import atomic_directory, file_sha256
+from keel.core.files import atomic_directory, explained_when_full, file_sha256
 from keel.train.optim import Optimizer
 
 PREFIX = "step-"
@@ -92,8 +92,12 @@ class BestWeights:
     def keep(self, module: nn.Module) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".partial")
-        save_module(module, draft)
-        draft.replace(self.path)
+        try:
+            with explained_when_full(self.path):
+                save_module(module, draft)
+                draft.replace(self.path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def put_back(self, module: nn.Module) -> None:
         restore_module(module, load_tensors(self.path))

@@ -74,8 +74,8 @@ def optimizer_step(
             p.grad = None
         raise TrainingError(
             f"The loss became {mean} with gradient norm {grad_norm} at optimiser step {optimizer.step_number + 1}. "
-            f"The weights of the step before are kept. Lower optim.learning_rate (now {optimizer.learning_rate:.2g}), "
-            "or look for empty or extreme records with `keel data show`."
+            f"That step was not taken; finished stages and the last checkpoint are kept. Lower optim.learning_rate "
+            f"(now {optimizer.learning_rate:.2g}), or look for empty or extreme records with `keel data show`."
         )
     learning_rate = optimizer.learning_rate
     optimizer.step()
