@@ -61,7 +61,7 @@ def main_demo(
 def build(folder: Path, seed: int, *, quick: bool = False) -> None:
     """Everything the recipe names, as files."""
     world = World(seed)
-    demonstrations, entries = (3_000, 900) if quick else (DEMONSTRATIONS, ENTRIES)
+    demonstrations, entries = (6_000, 1_800) if quick else (DEMONSTRATIONS, ENTRIES)
     with atomic_directory(folder) as draft:
         write_jsonl(
             draft / "demonstrations.jsonl",
