@@ -119,9 +119,13 @@ def recipe(folder: Path, overrides: Iterable[str] = (), **changes: Any) -> Recip
 class Workplace:
     """A folder with a model, data and runs."""
 
-    def __init__(self, folder: Path, name: str = "llama", *, count: int = 40, chat: bool = False, **model: Any) -> None:
+    def __init__(
+        self, folder: Path, name: str | None = "llama", *, count: int = 40, chat: bool = False, **model: Any
+    ) -> None:
+        """`name` None makes no model."""
         self.folder = folder
-        model_folder(folder / "model", name, chat=chat, **model)
+        if name is not None:
+            model_folder(folder / "model", name, chat=chat, **model)
         write_data(folder, count, chat=chat)
 
     def write(self, name: str, content: str | Iterable[Any]) -> Path:

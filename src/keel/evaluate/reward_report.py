@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from keel.batch.collate import EncodedPair, pair_batch
+from keel.core.errors import TrainingError
 from keel.data.records import Comparison
 from keel.stats.calibration import expected_calibration_error, reliability_bins
 from keel.stats.intervals import wilson
@@ -21,11 +22,19 @@ from keel.train.judge import Responses, Scorer
 
 
 def score_pairs(scorer: Scorer, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
-    """Scores [P] of the first and of the second responses, in the scorer's own unit."""
+    """Scores [P] of the first and of the second responses, in the scorer's own unit.
+
+    Raises TrainingError when one is not a finite number.
+    """
     batch = pair_batch(pairs)
     blank = [""] * batch.num_responses
     finished = torch.ones(batch.num_responses, dtype=torch.bool)
     scores = scorer.score(Responses(batch=batch, prompt_texts=blank, response_texts=blank, finished=finished))
+    if not scores.isfinite().all():
+        raise TrainingError(
+            f"{int((~scores.isfinite()).sum())} of {len(scores)} scores are not finite numbers, so the reward model "
+            "cannot be measured: its training diverged. Lower reward.optim.learning_rate."
+        )
     return scores[0::2], scores[1::2]
 
 

@@ -197,6 +197,15 @@ def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
     return difference
 
 
+@torch.no_grad()
+def outputs_finite(model: nn.Module) -> bool:
+    """Whether a language model gives finite log-probabilities on a small probe."""
+    batch, training = _probe(transformer(model).config.get_text_config().vocab_size), model.training
+    logprobs, _ = token_logprobs(model.eval(), pack(batch))
+    model.train(training)
+    return bool(logprobs.isfinite().all())
+
+
 def _probe(vocabulary: int) -> TokenBatch:
     prompts, fanout = [p for p, _ in PROBE], [len(r) for _, r in PROBE]
     responses = [n for _, lengths in PROBE for n in lengths]

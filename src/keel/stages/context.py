@@ -12,7 +12,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,20 +80,18 @@ class Run:
         )
         self.events.append("stage_started", stage=label, config=settings)
         begun = time.monotonic()
-        try:
+        with naming(label):
             result = body(context)
-        except TrainingError as error:
-            raise TrainingError(f"{label}: {error}") from error
-        metrics = {**result.metrics, "seconds": context.seconds_before + time.monotonic() - begun}
-        artifact = save_artifact(
-            target,
-            kind=kind,
-            stage_id=identity,
-            parents=[parent.id for parent in parents],
-            config=settings,
-            metrics=metrics,
-            write=result.write,
-        )
+            metrics = {**result.metrics, "seconds": context.seconds_before + time.monotonic() - begun}
+            artifact = save_artifact(
+                target,
+                kind=kind,
+                stage_id=identity,
+                parents=[parent.id for parent in parents],
+                config=settings,
+                metrics=metrics,
+                write=result.write,
+            )
         context.checkpoints.clear()
         self.events.append(
             "stage_finished", stage=label, seconds=metrics["seconds"], reused=False, metrics=artifact.metrics
@@ -113,6 +112,15 @@ class Run:
         )
         if verdict.level != "ok":
             self.progress.say(f"{stage}: {verdict.message} {verdict.remedy}".strip())
+
+
+@contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Within it, a TrainingError says which stage it comes from."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{label}: {error}") from error
 
 
 def warn_of_rate(context: "StageContext", stage: str, optim: OptimConfig, model: nn.Module, *, lora: bool) -> None:

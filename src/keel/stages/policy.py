@@ -9,9 +9,11 @@ from torch import nn
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
+from keel.core.errors import TrainingError
 from keel.core.files import tree_sha256
 from keel.models.adapters import merged, save_adapter
 from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
+from keel.models.packed import outputs_finite
 from keel.models.settings import ModelConfig
 
 MODEL = "model"
@@ -51,7 +53,15 @@ def read_tokenizer(files: PolicyFiles) -> Any:
 
 
 def write_policy(folder: Path, model: nn.Module, tokenizer: Any) -> None:
-    """`model/` for plain transformers, and `adapter/` for peft when the policy was trained with adapters."""
+    """`model/` for plain transformers, and `adapter/` for peft when the policy was trained with adapters.
+
+    Raises TrainingError for a policy whose outputs are not finite numbers.
+    """
+    if not outputs_finite(model):
+        raise TrainingError(
+            "the policy's outputs are not finite numbers, so it is not saved: training diverged. Lower "
+            "optim.learning_rate."
+        )
     if is_adapted(model):
         save_adapter(model, folder / ADAPTER)
         model = merged(model)

@@ -12,6 +12,7 @@ from keel.algorithms.sft import SFT
 from keel.batch.collate import token_batch
 from keel.batch.types import TokenBatch
 from keel.core.artifacts import Artifact
+from keel.core.errors import TrainingError
 from keel.core.seed import derive
 from keel.models.adapters import add_lora
 from keel.models.packed import token_logprobs
@@ -82,7 +83,8 @@ def fine_tune(
         if step % per_epoch == 0 and evaluation is not None:
             value = perplexity(model, evaluation, config.micro_batch_tokens)
             context.event("evaluated", step=step, epoch=step // per_epoch, perplexity=value)
-            if state["perplexity"] is None or value < state["perplexity"] * (1 - config.min_improvement):
+            lowest = state["perplexity"]
+            if math.isfinite(value) and (lowest is None or value < lowest * (1 - config.min_improvement)):
                 best.keep(model)
                 state = {**state, "perplexity": value, "step": step, "worse": 0}
             else:
@@ -94,10 +96,14 @@ def fine_tune(
             context.checkpoints.save(
                 step, modules={"policy": model}, optimizer=optimizer, state={**state, "seconds": context.seconds}
             )
-    if evaluation is not None:
-        best.put_back(model)
     figures = {key: state[key] for key in ("perplexity_before", "perplexity")}
-    progress.finish(f"perplexity {figures['perplexity_before'] or 0:.2f} → {figures['perplexity'] or 0:.3f}")
+    if evaluation is None:
+        progress.finish("no perplexity: nothing is held out")
+    elif state["perplexity"] is None:
+        raise TrainingError("held-out perplexity was never finite: training diverged. Lower sft.optim.learning_rate.")
+    else:
+        best.put_back(model)
+        progress.finish(f"perplexity {figures['perplexity_before']:.2f} → {figures['perplexity']:.3f}")
     tokenizer = read_tokenizer(base)
     return StageResult(
         metrics={**figures, "steps": optimizer.step_number, "kept_step": state["step"], "demonstrations": len(train)},
