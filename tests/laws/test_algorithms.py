@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from helpers.benches import BENCHES, ONLINE, poisoned, reward_model, tokens, unshared
+from helpers.benches import BENCHES, ONLINE, cut_into_responses, poisoned, reward_model, tokens, unshared
 
 from keel.batch.pack import pack
+from keel.models.packed import forward_hidden, token_logprobs
 
 every_algorithm = pytest.mark.parametrize("name", BENCHES)
 online = pytest.mark.parametrize("name", ONLINE)
@@ -48,3 +49,16 @@ def test_a_score_does_not_depend_on_who_shares_the_prompt(form):
     gradients = [torch.autograd.grad(scores.square().sum(), parameters) for scores in (together, alone)]
     for mine, theirs in zip(*gradients, strict=True):
         assert (mine - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["implicit", "hybrid"])
+def test_an_implicit_score_is_beta_times_the_log_ratio_of_the_response(form):
+    """Summed, not averaged, over its tokens; the hybrid form adds what the head reads off the last one."""
+    model, batch = reward_model(form), tokens(whole=True)
+    packed = pack(batch)
+    log_ratio = token_logprobs(model.network, packed)[0] - token_logprobs(model.reference, packed)[0]
+    expected = 0.1 * torch.stack([response.sum() for response in cut_into_responses(batch, log_ratio)])
+    if form == "hybrid":
+        expected += model.head(forward_hidden(model.network, packed)[packed.last]).squeeze(1)
+    torch.testing.assert_close(model.score(packed), expected, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.benches import BENCHES, KL_COEF, ONLINE, Bench, cut_into_responses, penalty, policy
-from helpers.tiny import EOS, tiny_model
+from helpers.tiny import tiny_model
 from torch import Tensor, nn
 
 from keel.algorithms.ppo import PPO, KLPenalty
@@ -129,7 +129,7 @@ def online_source(model: nn.Module, reference: Reference, temperature: float) ->
     scorer = FunctionScorer(function=lambda _, responses: [float(len(r)) for r in responses], name="length")
     return RolloutSource(
         policy=model,
-        sampler=InProcessSampler(model, {EOS}),
+        sampler=InProcessSampler(model, set(range(30))),  # many tokens end a response, so that lengths differ
         reference=reference,
         judge=Judge(scorers={"length": (1.0, scorer)}, shaping=ShapingConfig(normalise="none"), max_new_tokens=9),
         prompts=[EncodedPrompt(prompt=str(i), tokens=tuple(range(5, 6 + i)), key=i) for i in range(6)],
@@ -186,6 +186,24 @@ def test_the_reference_of_an_adapted_policy_is_what_it_was_before(temperature):
     measured = inside.logprobs(batch.rollout, temperature, 64)
     torch.testing.assert_close(measured, batch.rollout.ref_logprobs, rtol=1e-5, atol=1e-5)
     assert (measured - batch.rollout.logprobs).abs().max() > 0.01
+
+
+def test_a_rollout_knows_its_reference_at_the_temperature_of_its_samples():
+    """Plain transformers on each response alone; every sampled token counts, the one that ends a response too."""
+    model, other = policy(), policy(1)
+    source = online_source(model, Reference(model=other), 0.7)
+    (batch,) = source.batches(0, 1)
+    assert batch.response_mask.all()
+    assert batch.finished.any()
+    prompts = batch.prompt_tokens.split(batch.prompt_lengths.tolist())
+    responses = cut_into_responses(batch, batch.response_tokens)
+    for network, found in ((model, batch.logprobs), (other, batch.ref_logprobs)):
+        with torch.no_grad():
+            for i, logprobs in enumerate(cut_into_responses(batch, found)):
+                prompt, response = prompts[batch.prompt_of_response[i]], responses[i]
+                logits = network(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+                expected = (logits / 0.7).log_softmax(-1).gather(1, response[:, None]).squeeze(1)
+                torch.testing.assert_close(logprobs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_values_of_a_rollout_are_those_that_the_loss_sees():

@@ -59,7 +59,7 @@ def assert_same_step(bench: Bench, batch: TokenBatch, loss: Tensor, module: nn.M
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_sft(side):
+def test_sft_takes_the_step_of_its_reference(side):
     bench = BENCHES["sft"]()
     theirs = copy.deepcopy(bench.trained)
     rows, real, response = rows_of(bench.raw, side)
@@ -68,7 +68,7 @@ def test_sft(side):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_reward_modelling(side):
+def test_reward_modelling_takes_the_step_of_its_reference(side):
     bench = BENCHES["reward head"]()
     batch, ours = bench.raw, bench.trained
 
@@ -102,7 +102,7 @@ def nudge(*modules: nn.Module) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("kind", ["separate", "trunk"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_ppo(side, kind, temperature, away):
+def test_ppo_takes_the_step_of_its_reference(side, kind, temperature, away):
     module = reference("ppo")
     bench = BENCHES[f"ppo {kind}"](temperature=temperature)
     ours = bench.trained
@@ -129,7 +129,7 @@ def test_ppo(side, kind, temperature, away):
 @pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_rloo(side, temperature, away):
+def test_rloo_takes_the_step_of_its_reference(side, temperature, away):
     module = reference("rloo")
     bench = BENCHES["rloo"](temperature=temperature, entropy_coef=0.0)
     raw = rollout(bench.trained, whole=True, fanout=(3,) * 5, temperature=temperature, distance=0.0)
