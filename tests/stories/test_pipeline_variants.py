@@ -22,6 +22,13 @@ def thanks(prompts, responses):
 def same(prompts, responses):
     return [1.0] * len(responses)
 """
+RISING = """
+calls = []
+
+def rising(prompts, responses):
+    calls.append(0)
+    return [len(calls) + i % 4 for i in range(len(responses))]
+"""
 LABELLER = """
 from keel.data.records import Comparison, Vote
 
@@ -223,9 +230,21 @@ def test_a_model_without_a_template_takes_the_recipes(tmp_path):
 
 
 def test_running_normalisation_needs_no_statistics_of_a_reward_model(place):
-    ran = place.run(ppo={"shaping": {"normalise": "running"}}, **NO_EVALUATION)
-    steps = [e for e in ran.events("step") if e["stage"] == "ppo"]
-    assert all(abs(step["reward_mean"]) <= 5 for step in steps)
+    place.write("rising.py", RISING)
+    ran = place.run(
+        data={"comparisons": None},
+        reward=None,
+        ppo={
+            "rewards": [{"name": "rising", "python": "rising.py:rising"}],
+            "shaping": {"normalise": "running", "missing_eos_ceiling": None},
+        },
+        to="running",
+        **NO_EVALUATION,
+    )
+    rewards = [e["reward_mean"] for e in ran.events("evaluated") if e["stage"] == "ppo"]
+    assert rewards[0] == pytest.approx(0, abs=1e-5), "the first held-out rewards are their own scale"
+    assert rewards[0] < rewards[1] < rewards[2]
+    assert ran.stages["ppo"]["kept_update"] == 2
 
 
 def test_sft_stops_when_perplexity_stops_falling_and_keeps_the_best_epoch(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -112,9 +113,24 @@ def test_held_out_scores_leave_the_running_statistics_alone():
     judge = judge_of(normalise="running")
     scores, responses = Scores(raw=torch.tensor([1.0, 5.0]), normalised=torch.zeros(2), parts={}), responses_of([1, 1])
     judge.shape(scores, responses)
-    state = judge.state()
+    before = {name: judge.state()[name] for name in ("count", "mean", "m2")}
     judge.shape(Scores(raw=torch.tensor([70.0, 90.0]), normalised=torch.zeros(2), parts={}), responses, observe=False)
-    assert judge.state() == state
+    assert {name: judge.state()[name] for name in before} == before
+
+
+def test_held_out_rewards_stay_on_the_scale_of_the_first_so_that_a_rise_shows():
+    judge, responses = judge_of(normalise="running", clip=5.0), responses_of([1, 1])
+
+    def held_out(judge, *raw):
+        scores = Scores(raw=torch.tensor(raw), normalised=torch.zeros(2), parts={})
+        return judge.shape(scores, responses, observe=False).tolist()
+
+    assert held_out(judge, 10.0, 14.0) == [-1.0, 1.0]  # mean 12, population spread 2
+    judge.shape(Scores(raw=torch.tensor([50.0, 90.0]), normalised=torch.zeros(2), parts={}), responses)
+    assert held_out(judge, 14.0, 16.0) == [1.0, 2.0]
+    resumed = judge_of(normalise="running", clip=5.0)
+    resumed.load_state(json.loads(json.dumps(judge.state())))
+    assert held_out(resumed, 14.0, 16.0) == [1.0, 2.0]
 
 
 def test_running_statistics_resume_to_the_same_bits():

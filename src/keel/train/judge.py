@@ -14,6 +14,9 @@ from keel.models.reward import RewardModel
 from keel.train.settings import ShapingConfig
 from keel.train.step import micro_batches
 
+SMALLEST_SPREAD = 1e-6
+"""Scores that all say the same are divided by this."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Responses:
@@ -127,6 +130,8 @@ class Judge:
     running_count: int = 0
     running_mean: float = 0.0
     running_m2: float = 0.0
+    anchor: tuple[float, float] | None = None
+    """Mean and spread of the first held-out scores; only with running normalisation."""
 
     def scores(self, responses: Responses) -> Scores:
         """Raises TrainingError when a scorer answers with something that is not a finite number."""
@@ -152,13 +157,13 @@ class Judge:
         """[S] what the policy is paid on the last token of each response.
 
         Normalise, clip, then the missing-EOS rules, then the length penalty (rm - penalty·tokens/max, source A).
+        `observe` False is held-out evaluation: running statistics stay as they are, and rewards are on the scale of the
+        first such scores, so that later ones can be compared with them.
         """
         c = self.shaping
         if c.normalise == "running":
-            if observe:
-                self._observe(scores.raw)
-            std = max((self.running_m2 / max(1, self.running_count - 1)) ** 0.5, 1e-6)
-            shaped = (scores.raw - self.running_mean) / std
+            mean, std = self._observe(scores.raw) if observe else self._anchor(scores.raw)
+            shaped = (scores.raw - mean) / std
         else:
             shaped = scores.normalised if c.normalise == "model" else scores.raw
         if c.clip is not None:
@@ -168,17 +173,28 @@ class Judge:
         shaped = shaped - c.missing_eos_penalty * (~responses.finished).float()
         return shaped - c.length_penalty * responses.batch.response_lengths.float() / self.max_new_tokens
 
-    def _observe(self, values: Tensor) -> None:
-        """Welford's running mean and variance over all raw scores so far."""
+    def _anchor(self, values: Tensor) -> tuple[float, float]:
+        """Mean and spread of the first held-out scores."""
+        if self.anchor is None:
+            self.anchor = (float(values.mean()), max(float(values.std(unbiased=False)), SMALLEST_SPREAD))
+        return self.anchor
+
+    def _observe(self, values: Tensor) -> tuple[float, float]:
+        """Welford's running mean and spread over all raw scores so far, these included."""
         for value in values.tolist():
             self.running_count += 1
             delta = value - self.running_mean
             self.running_mean += delta / self.running_count
             self.running_m2 += delta * (value - self.running_mean)
+        std = (self.running_m2 / max(1, self.running_count - 1)) ** 0.5
+        return self.running_mean, max(std, SMALLEST_SPREAD)
 
-    def state(self) -> dict[str, float]:
-        return {"count": self.running_count, "mean": self.running_mean, "m2": self.running_m2}
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values, for checkpoints."""
+        return {"count": self.running_count, "mean": self.running_mean, "m2": self.running_m2, "anchor": self.anchor}
 
-    def load_state(self, state: Mapping[str, float]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
         self.running_count, self.running_mean = int(state["count"]), state["mean"]
         self.running_m2 = state["m2"]
+        self.anchor = None if state["anchor"] is None else tuple(state["anchor"])
