@@ -131,6 +131,13 @@ def test_a_prompt_longer_than_the_context_stops_a_run_that_asked_for_it(desk):
         assert part in message
 
 
+def test_a_prompt_of_rl_that_leaves_no_room_for_a_response_is_quoted(desk):
+    desk.place.write("prompts.jsonl", [{"prompt": "how is " * 30 + name} for name in ("cat", "dog", "parcel", "order")])
+    message = desk.refused(sft=None, data={"too_long": "error", "prompts": {"holdout": 0.4}})
+    for part in ("the prompt 'how is how is", "with ppo.max_new_tokens=8", "8 response tokens, 64 allowed"):
+        assert part in message
+
+
 @pytest.mark.parametrize(("policy", "counted"), [("left", "shortened_prompts"), ("drop", "dropped_too_long")])
 def test_prompts_longer_than_the_context_are_cut_or_dropped_and_counted(desk, policy, counted):
     rows = [{"prompt": prompt, "response": " yes ."} for prompt in PROMPTS[:20]]

@@ -8,7 +8,7 @@ from keel.core.errors import DataError
 from keel.core.seed import derive
 from keel.data.chat import Tokenizer, encode_comparison, encode_demonstration, encode_prompt
 from keel.data.lengths import LengthTally, TooLong, truncate_prompt
-from keel.data.records import Comparison, Demonstration, Prompt, prompt_key
+from keel.data.records import Comparison, Demonstration, Prompt, prompt_key, prompt_text
 from keel.stages.recipe import DataSection
 from keel.train.rollout import EncodedPrompt
 
@@ -89,7 +89,8 @@ def encode_prompts(
         key = prompt_key(prompt)
         if key in out:
             continue
-        kept = fit.fit(tokenizer, encode_prompt(tokenizer, prompt), max_new_tokens, "a prompt")
+        source = f"the prompt {prompt_text(prompt)[:60]!r} with ppo.max_new_tokens={max_new_tokens}"
+        kept = fit.fit(tokenizer, encode_prompt(tokenizer, prompt), max_new_tokens, source)
         if kept:
             out[key] = EncodedPrompt(prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key))
     return nonempty(list(out.values()), "prompt", fit)
