@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from helpers.tiny import tiny_model
+
 from keel.cli.main import main
 from keel.core.config import load_config
 from keel.core.events import read_events
