@@ -65,7 +65,7 @@ def best_of_n(
         context.run.verdict(context.name, verdict)
         if verdict.level == "stop":
             raise GateError(f"{verdict.message} {verdict.remedy}")
-        context.run.progress.finish(verdict.message)
+        context.run.progress.finish(verdict.message if verdict.level == "ok" else verdict.level)
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
     return run.stage("best_of_n", settings, parents, body, kind="report", label=f"best of {config.best_of}")
