@@ -23,13 +23,17 @@ from torch import nn
 from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
 from keel.core.config import Config, to_dict
 from keel.core.errors import TrainingError
-from keel.core.events import EventLog
+from keel.core.events import EventLog, read_events
 from keel.core.progress import Progress
 from keel.monitor.rates import learning_rate
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Verdict
 from keel.train.resume import Checkpoints
 from keel.train.settings import OptimConfig
+
+
+ATTEMPT = {"stage_started", "resumed", "records"}
+"""Events that belong to one attempt at a stage rather than to its result."""
 
 
 @dataclass
@@ -65,9 +69,11 @@ class Run:
         identity = stage_id(name, settings, [parent.id for parent in parents])
         folder = f"{name}-{identity[:12]}"
         target = self.directory / "artifacts" / folder
+        checkpoints = Checkpoints(self.directory / "checkpoints" / folder)
         label = label or name
         if target.exists():
             self.reused.append(label)
+            checkpoints.clear()  # of a run that ended between saving the artifact and this
             artifact = load_artifact(target, kind)
             self.events.append("stage_finished", stage=label, seconds=0.0, reused=True, metrics=artifact.metrics)
             self.progress.say(f"{label}: finished before, reused")
@@ -75,9 +81,10 @@ class Run:
         context = StageContext(
             run=self,
             name=label,
-            checkpoints=Checkpoints(self.directory / "checkpoints" / folder),
+            checkpoints=checkpoints,
             seed=self.seed,
         )
+        self.forget_interrupted(label, keep_steps=checkpoints.exist())
         self.events.append("stage_started", stage=label, config=settings)
         begun = time.monotonic()
         with naming(label):
@@ -92,11 +99,26 @@ class Run:
                 metrics=metrics,
                 write=result.write,
             )
-        context.checkpoints.clear()
+        checkpoints.clear()
         self.events.append(
             "stage_finished", stage=label, seconds=metrics["seconds"], reused=False, metrics=artifact.metrics
         )
         return artifact
+
+    def forget_interrupted(self, label: str, *, keep_steps: bool) -> None:
+        """Drop what an interrupted attempt at a stage said and the next one will say again.
+
+        Steps are kept where a checkpoint knows how far they count: `StageContext.resumed` drops those behind it.
+        """
+        said = [event for event in read_events(self.events.path) if event.get("stage") == label]
+        ends = [i for i, event in enumerate(said) if event["event"] == "stage_finished"]
+        again = [
+            event
+            for event in said[ends[-1] + 1 if ends else 0 :]
+            if event["event"] not in ATTEMPT and not (keep_steps and "step" in event)
+        ]
+        if again:
+            self.events.drop(lambda event: event in again)
 
     def verdict(self, stage: str, verdict: Verdict, step: int | None = None) -> None:
         """Record a verdict; anything but ok is also said aloud."""

@@ -42,6 +42,10 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def exist(self) -> bool:
+        """True when there is one to resume from."""
+        return any(self.folder.glob(f"{PREFIX}*"))
+
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint, or None. A damaged one raises ArtifactError that says what to delete."""
         found = sorted(self.folder.glob(f"{PREFIX}*"))
