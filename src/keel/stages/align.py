@@ -106,7 +106,7 @@ class Aligner:
         if self.config.ppo.critic == "trunk":
             critic = Critic(head, None)
         else:
-            trunk = load_policy(self.task.start)
+            trunk = load_policy(self.task.reference)  # in every round, for adapters that are carried on belong to it
             critic = Critic(head, add_lora(trunk, self.config.lora) if self.config.lora else trunk)
             for parameter in output_only_parameters(critic):
                 parameter.requires_grad_(False)

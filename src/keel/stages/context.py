@@ -31,7 +31,6 @@ from keel.monitor.verdict import Verdict
 from keel.train.resume import Checkpoints
 from keel.train.settings import OptimConfig
 
-
 ATTEMPT = {"stage_started", "resumed", "records"}
 """Events that belong to one attempt at a stage rather than to its result."""
 
