@@ -1,5 +1,7 @@
 """Faults are planted into the product, one at a time; the suite has to notice (SCIENCE T2)."""
 
+from pathlib import Path
+
 import pytest
 from helpers.exact import tabular
 from helpers.mutants import CHECKS, MUTANTS, SURVIVORS, Mutant, planted
@@ -46,6 +48,13 @@ def test_the_checks_pass_without_a_fault(check):
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_fault_is_noticed(mutant):
     assert (notices(mutant) is None) == (mutant.name in SURVIVORS)
+
+
+def test_the_page_names_every_fault_and_every_survivor():
+    page = (Path(__file__).parents[2] / "docs" / "exactness.md").read_text(encoding="utf-8")
+    assert [m.name for m in MUTANTS if f"| {m.name} |" not in page] == []
+    assert f"with {len(MUTANTS)} faults" in page
+    assert f"**Survivors: {', '.join(sorted(SURVIVORS)) or 'none'}.**" in page
 
 
 def test_of_twenty_faults_at_most_one_survives():

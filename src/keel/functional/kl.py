@@ -8,7 +8,7 @@ As a *report*, k1 and k3 are unbiased and k2 is not. As a *penalty*, what decide
 the gradient of an estimate is not an estimate of the gradient ("A Comedy of Estimators", arXiv 2512.21852):
 
     k1 in the reward    gradient of KL(policy || ref)    optimum ref * exp(reward / coef)
-    k2 in the loss      gradient of KL(policy || ref)    the same
+    k2 in the loss      gradient of KL(policy || ref)    the same for one token; it does not look beyond its own
     k3 in the loss      gradient of KL(ref || policy)    another one: coef * ref / (lambda - reward)
     k1 in the loss      zero on average                  none: there is no penalty
 """
