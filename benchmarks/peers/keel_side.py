@@ -1,58 +1,46 @@
 """keel's side of a comparison: `python keel_side.py JOB RECORD`.
 
-Runs the functions that the stages of a recipe run, with their events, metrics and verdicts; the clock sits where the
-progress bar sits.
+What runs is what the stages of a recipe run: their batches, algorithms, optimiser and loop, with every metric, event,
+and verdict. Saving, and measuring on held-out records, happen outside the clock, as on the peer's side.
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import Job, Meter, Shape, matmul_flops_per_second, write_record
+from torch import nn
 
-from keel.algorithms.settings import KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.reward import RewardModelling
+from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.sft import SFT
 from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.events import EventLog
 from keel.core.progress import Silent
 from keel.core.seed import derive
+from keel.models.adapters import add_lora
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids, load_causal_lm, load_tokenizer
+from keel.models.packed import transformer
 from keel.models.reward import RewardModel
 from keel.models.settings import LoraConfig, ModelConfig
 from keel.stages.align import Aligner, AlignTask
 from keel.stages.context import Run, StageContext
 from keel.stages.policy import PolicyFiles
-from keel.stages.recipe import RewardConfig, RLConfig, SFTConfig
-from keel.stages.reward import PairSet, RewardData, train_member
-from keel.stages.sft import fine_tune
+from keel.stages.recipe import RLConfig, SFTConfig
+from keel.stages.reward import pair_batches
+from keel.stages.sft import training_batches
 from keel.train.judge import Judge, RewardModelScorer
-from keel.train.optim import OptimConfig
+from keel.train.loop import LoopConfig, fit
+from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import Checkpoints
 from keel.train.rollout import EncodedPrompt
-from keel.train.settings import ShapingConfig
+from keel.train.settings import OptimConfig, ShapingConfig
 
 Group = tuple[int, Sequence[int]]  # prompt tokens, tokens of each response
-
-
-class StepsOver(Exception):  # noqa: N818  # no error: the way out of a stage
-    """The last step is over; what the stage would do next is not measured."""
-
-
-class Clock(Silent):
-    """A progress bar that measures."""
-
-    def __init__(self, meter: Meter, tokens: Sequence[int]) -> None:
-        self.meter, self.tokens = meter, tokens
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        self.meter.begin()
-
-    def advance(self, n: int = 1, **figures: Any) -> None:
-        if n and self.meter.step(self.tokens[len(self.meter.tokens)], figures["loss"]):
-            raise StepsOver
 
 
 def main(job: Job) -> dict[str, Any]:
@@ -65,24 +53,19 @@ def main(job: Job) -> dict[str, Any]:
     return meter.record("keel", flops=flops, matmul_flops_per_second=rate, floor_cpu_seconds=flops / rate)
 
 
-def context(job: Job, folder: Path, meter: Meter, tokens: Sequence[int]) -> StageContext:
-    run = Run(
-        directory=folder,
-        seed=job.seed,
-        events=EventLog(folder / "events.jsonl"),
-        progress=Clock(meter, tokens),
-        checkpoint_every_seconds=float("inf"),
-        recipe_folder=folder,
-    )
-    return StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
-
-
-def measured(stage: Callable[[], object]) -> None:
-    try:
-        stage()
-    except StepsOver:
-        return
-    raise RuntimeError("the stage ended before its last step was measured")
+def train(
+    job: Job, folder: Path, batches: Iterable[Any], algorithm: Any, model: nn.Module, tokens: Sequence[int]
+) -> Meter:
+    """Fit as the offline stages do: every step's metrics are events."""
+    optimizer = Optimizer([ParameterGroup(parameters=trainable(model))], OptimConfig(**optim(job)), job.total)
+    loop = LoopConfig(micro_batch_tokens=job.micro_batch_tokens, seed=job.seed)
+    events, meter = EventLog(folder / "events.jsonl"), Meter(job)
+    model.train()
+    meter.begin()
+    for step, metrics in enumerate(fit(batches, algorithm, optimizer, loop)):
+        events.append("step", stage=job.stage, step=step + 1, **metrics)
+        meter.step(tokens[step], metrics["loss"])
+    return meter
 
 
 def files(job: Job) -> PolicyFiles:
@@ -93,8 +76,9 @@ def lora(job: Job) -> LoraConfig | None:
     return LoraConfig(rank=job.lora_rank, alpha=2 * job.lora_rank) if job.lora_rank else None
 
 
-def optim(job: Job) -> OptimConfig:
-    return OptimConfig(learning_rate=job.learning_rate, schedule="constant", warmup_share=0.0)
+def optim(job: Job) -> dict[str, Any]:
+    """As a recipe would say it, for whichever optimiser section a stage has."""
+    return {"learning_rate": job.learning_rate, "schedule": "constant", "warmup_share": 0.0, "eps": 1e-5}
 
 
 def batches(job: Job, rows: Sequence[Any]) -> list[Sequence[Any]]:
@@ -108,15 +92,14 @@ def training_flops(shape: Shape, measured: Sequence[Sequence[Group]], *, scored:
 
 def sft(job: Job, folder: Path) -> tuple[Meter, float, int]:
     demos = [(r["prompt"], EncodedResponse(tokens=r["chosen"])) for r in job.read_records()]
-    groups = [(len(r["prompt"]), [len(r["chosen"])]) for r in job.in_order()]
-    steps = batches(job, groups)
+    steps = batches(job, [(len(r["prompt"]), [len(r["chosen"])]) for r in job.in_order()])
     tokens = [sum(p + sum(r) for p, r in step) for step in steps]
-    meter = Meter(job)
-    config = SFTConfig(
-        epochs=1, batch=job.batch, micro_batch_tokens=job.micro_batch_tokens, lora=lora(job), optim=optim(job)
-    )
-    measured(lambda: fine_tune(context(job, folder, meter, tokens), config, files(job), demos, []))
-    shape = Shape.of(load_causal_lm(job.model, verify=False))
+    policy: nn.Module = load_causal_lm(job.model, device="cpu")
+    if settings := lora(job):
+        policy = add_lora(policy, settings)
+    config = SFTConfig(batch=job.batch)
+    meter = train(job, folder, training_batches(demos, config, job.seed, 0, job.total), SFT(policy), policy, tokens)
+    shape = Shape.of(transformer(policy))
     return meter, training_flops(shape, steps[job.warmup :], scored=True), max(tokens)
 
 
@@ -124,21 +107,12 @@ def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
     pairs = [
         EncodedPair(prompt=r["prompt"], a=r["chosen"], b=r["rejected"], preference=1.0) for r in job.read_records()
     ]
-    groups = [(len(r["prompt"]), [len(r["chosen"]), len(r["rejected"])]) for r in job.in_order()]
-    steps = batches(job, groups)
+    steps = batches(job, [(len(r["prompt"]), [len(r["chosen"]), len(r["rejected"])]) for r in job.in_order()])
     tokens = [sum(2 * p + sum(r) for p, r in step) for step in steps]
-    meter = Meter(job)
-    config = RewardConfig(
-        epochs=1,
-        batch=job.batch,
-        micro_batch_tokens=job.micro_batch_tokens,
-        freeze_embeddings=False,
-        lora=lora(job),
-        optim=optim(job),
-    )
-    data = RewardData(artifacts=[], train=PairSet(records=[], pairs=pairs), held_out=PairSet(records=[], pairs=[]))
-    measured(lambda: train_member(context(job, folder, meter, tokens), config, files(job), data, 0, None))
-    shape = Shape.of(load_causal_lm(job.model, verify=False))
+    model = RewardModel.load(job.reward_model, lora=lora(job), device="cpu")
+    source = pair_batches(pairs, job.batch, derive(job.seed, "reward", 0), 0, job.total)
+    meter = train(job, folder, source, RewardModelling(model, PairLossConfig()), model, tokens)
+    shape = Shape.of(transformer(model.network))
     return meter, training_flops(shape, steps[job.warmup :], scored=False), max(tokens)
 
 
@@ -164,14 +138,23 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         ),
         rloo=RLOOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None),
         lora=lora(job),
-        optim=optim(job),
+        optim=optim(job),  # type: ignore[arg-type]  # each section has a type of its own
     )
     model = RewardModel.load(job.reward_model, device="cpu").eval().requires_grad_(False)
     scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
     judge = Judge(scorers={"reward_model": (1.0, scorer)}, shaping=config.shaping, max_new_tokens=job.max_new_tokens)
     task = AlignTask(start=files(job), reference=files(job), prompts=prompts_of(job), held_out=[])
     meter = Meter(job)
-    aligner = Aligner(context(job, folder, meter, []), config, task, judge)
+    run = Run(
+        directory=folder,
+        seed=job.seed,
+        events=EventLog(folder / "events.jsonl"),
+        progress=Silent(),
+        checkpoint_every_seconds=float("inf"),
+        recipe_folder=folder,
+    )
+    context = StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
+    aligner = Aligner(context, config, task, judge)
     shape = Shape.of(load_causal_lm(job.model, verify=False))
     flops, largest = 0.0, 0
     meter.begin()
@@ -188,12 +171,15 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
 
 
 def online_flops(job: Job, shape: Shape, groups: Sequence[Group]) -> float:
-    """Rollout, reference and reward model forward, the critic before and while training, the policy's epochs."""
+    """What one update needs: rollout, reference and reward model once, then the epochs.
+
+    A critic of its own adds a forward pass and its own training; a head on the policy's trunk adds nothing, its values
+    could be read off while sampling.
+    """
     said = sum(sum(r) for _, r in groups)
     with_head, without = shape.forward_flops(groups, said), shape.forward_flops(groups, 0)
-    critics = 1 if job.stage == "ppo" else 0
-    reference = with_head + without  # reference log-probabilities, reward model
-    return with_head + reference + critics * without + job.epochs * 3 * (with_head + critics * without)
+    critic = without if job.stage == "ppo" and job.setting != "trunk" else 0.0
+    return 2 * with_head + without + critic + job.epochs * 3 * (with_head + critic)
 
 
 @torch.no_grad()
