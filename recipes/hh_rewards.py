@@ -1,7 +1,7 @@
 """A rule beside the reward model of hh-harmless.yaml.
 
-The shorter answer wins more often than not in these pairs, and a weak reward model learns little else: without this rule
-PPO on a tiny model ends in empty answers (docs/recipes.md, Measured).
+The shorter answer wins more often than not in these pairs, and a weak reward model learns little else: without this
+rule PPO on a tiny model ends in empty answers (docs/recipes.md, Measured).
 """
 
 from collections.abc import Sequence
