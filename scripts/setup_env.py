@@ -19,7 +19,7 @@ CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  # runs on whatever Python the machine has
         print(f"keel needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")
         return 1
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".venv")
