@@ -45,6 +45,8 @@ class Job:
     max_new_tokens: int = 64
     epochs: int = 1
     lora_rank: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: keel holds weights in it, TRL holds float32 weights and computes in it."""
     micro_batch_tokens: int = 8192
     """Of keel; the peers take a batch whole."""
     learning_rate: float = 1e-5
@@ -179,8 +181,8 @@ def _status(name: str) -> int:
     return 0
 
 
-def matmul_flops_per_second(tokens: int, hidden: int, inner: int, repeats: int = 3) -> float:
-    """What one thread reaches in float32 matrix products: the better of a layer's own shape and a 1024 cube.
+def matmul_flops_per_second(tokens: int, hidden: int, inner: int, dtype: str = "float32", repeats: int = 3) -> float:
+    """What one thread reaches in matrix products: the better of a layer's own shape and a 1024 cube.
 
     In operations a CPU-second, the best of `repeats`: the rate that the floor is computed with.
     """
@@ -188,7 +190,7 @@ def matmul_flops_per_second(tokens: int, hidden: int, inner: int, repeats: int =
 
     best = 0.0
     for rows, middle, columns in ((min(tokens, 4096), hidden, inner), (1024, 1024, 1024)):
-        a, b = torch.randn(rows, middle), torch.randn(middle, columns)
+        a, b = (torch.randn(shape).to(getattr(torch, dtype)) for shape in ((rows, middle), (middle, columns)))
         out = a @ b
         rounds = max(1, round(1e10 / (2 * rows * middle * columns)))
         for _ in range(repeats):

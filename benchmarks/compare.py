@@ -59,6 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
     parser.add_argument("--micro-batch-tokens", type=int, default=8192, help="tokens per forward pass of keel")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="adapters on both sides; 0 trains in full")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of both sides")
     parser.add_argument("--one-trunk", action="store_true", help="ppo: keel's critic is a head on the policy")
     parser.add_argument(
         "--ending-tokens", type=int, default=0, help="further tokens that end a response, so that rows end early"
@@ -128,7 +129,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             "parameters": parameters,
             "vocabulary": options.vocabulary,
             "max_tokens": options.max_tokens,
-            **{name: getattr(job, name) for name in ("batch", "samples", "max_new_tokens", "epochs", "lora_rank")},
+            **{
+                name: getattr(job, name)
+                for name in ("batch", "samples", "max_new_tokens", "epochs", "lora_rank", "dtype")
+            },
             "micro_batch_tokens": job.micro_batch_tokens,
             "ending_tokens": options.ending_tokens,
             "one_trunk": options.one_trunk,
@@ -188,6 +192,7 @@ def make_job(options: argparse.Namespace) -> tuple[Job, int]:
         max_new_tokens=options.max_new_tokens,
         epochs=options.epochs,
         lora_rank=options.lora,
+        dtype=options.dtype,
         micro_batch_tokens=options.micro_batch_tokens,
     )
     return job, material.parameters

@@ -49,7 +49,7 @@ def main(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         meter, flops, tokens = runs[job.stage](job, Path(folder))
     shape = Shape.of(load_causal_lm(job.model, verify=False))
-    rate = matmul_flops_per_second(tokens, shape.hidden, shape.inner)
+    rate = matmul_flops_per_second(tokens, shape.hidden, shape.inner, job.dtype)
     return meter.record("keel", flops=flops, matmul_flops_per_second=rate, floor_cpu_seconds=flops / rate)
 
 
@@ -69,7 +69,9 @@ def train(
 
 
 def files(job: Job) -> PolicyFiles:
-    return PolicyFiles(path=job.model, identity="base", config=ModelConfig(path=job.model, device="cpu"))
+    return PolicyFiles(
+        path=job.model, identity="base", config=ModelConfig(path=job.model, device="cpu", dtype=job.dtype)
+    )
 
 
 def lora(job: Job) -> LoraConfig | None:
@@ -94,7 +96,7 @@ def sft(job: Job, folder: Path) -> tuple[Meter, float, int]:
     demos = [(r["prompt"], EncodedResponse(tokens=r["chosen"])) for r in job.read_records()]
     steps = batches(job, [(len(r["prompt"]), [len(r["chosen"])]) for r in job.in_order()])
     tokens = [sum(p + sum(r) for p, r in step) for step in steps]
-    policy: nn.Module = load_causal_lm(job.model, device="cpu")
+    policy: nn.Module = load_causal_lm(job.model, job.dtype, device="cpu")
     if settings := lora(job):
         policy = add_lora(policy, settings)
     config = SFTConfig(batch=job.batch)
@@ -109,7 +111,7 @@ def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
     ]
     steps = batches(job, [(len(r["prompt"]), [len(r["chosen"]), len(r["rejected"])]) for r in job.in_order()])
     tokens = [sum(2 * p + sum(r) for p, r in step) for step in steps]
-    model = RewardModel.load(job.reward_model, lora=lora(job), device="cpu")
+    model = RewardModel.load(job.reward_model, lora=lora(job), device="cpu").to(getattr(torch, job.dtype))
     source = pair_batches(pairs, job.batch, derive(job.seed, "reward", 0), 0, job.total)
     meter = train(job, folder, source, RewardModelling(model, PairLossConfig()), model, tokens)
     shape = Shape.of(transformer(model.network))
@@ -140,7 +142,7 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         lora=lora(job),
         optim=optim(job),  # type: ignore[arg-type]  # each section has a type of its own
     )
-    model = RewardModel.load(job.reward_model, device="cpu").eval().requires_grad_(False)
+    model = RewardModel.load(job.reward_model, device="cpu").to(getattr(torch, job.dtype)).eval().requires_grad_(False)
     scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
     judge = Judge(scorers={"reward_model": (1.0, scorer)}, shaping=config.shaping, max_new_tokens=job.max_new_tokens)
     task = AlignTask(start=files(job), reference=files(job), prompts=prompts_of(job), held_out=[])
@@ -184,7 +186,7 @@ def online_flops(job: Job, shape: Shape, groups: Sequence[Group]) -> float:
 
 @torch.no_grad()
 def rollout(job: Job, folder: Path) -> tuple[Meter, float, int]:
-    model = load_causal_lm(job.model)
+    model = load_causal_lm(job.model, job.dtype, device="cpu")
     sampler = InProcessSampler(model, eos_ids(model, load_tokenizer(job.model)))
     prompts = prompts_of(job)
     shape = Shape.of(model)

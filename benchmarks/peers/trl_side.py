@@ -55,7 +55,7 @@ def common_arguments(job: Job, folder: str) -> dict[str, Any]:
         "adam_epsilon": 1e-5,
         "max_grad_norm": 1.0,
         "gradient_checkpointing": False,
-        "bf16": False,
+        "bf16": job.dtype == "bfloat16",
         "use_cpu": True,
         "dataloader_pin_memory": False,
         "report_to": "none",
@@ -71,7 +71,9 @@ def tokenizer_of(job: Job) -> Any:
 
 
 def causal_lm(job: Job) -> Any:
-    return AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
+    """Weights in float32 for training, which mixed precision keeps; in the job's own for sampling alone."""
+    dtype = getattr(torch, job.dtype) if job.stage == "rollout" else torch.float32
+    return AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
 
 
 def classifier(job: Job) -> Any:
