@@ -9,7 +9,7 @@ from scipy import stats
 
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
-from keel.core.errors import ConfigError, DataError
+from keel.core.errors import ConfigError, DataError, TrainingError
 from keel.models.adapters import add_lora
 from keel.models.generate import InProcessSampler, Samples, _uniforms
 from keel.models.packed import token_logprobs
@@ -182,3 +182,12 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers():
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="temperature=-1"):
         sample(tiny_model(), prompts(), temperature=-1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@torch.no_grad()
+def test_a_diverged_policy_is_named_and_not_sampled_from(temperature):
+    model = tiny_model()
+    model.lm_head.weight.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"not finite.*learning_rate"):
+        sample(model, prompts(), temperature=temperature)

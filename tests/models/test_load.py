@@ -172,3 +172,8 @@ def test_a_real_model_tells_a_story_as_in_transformers(shared_models):
     drawn = InProcessSampler(model, {1, 2}).sample([prompt], samples=1, max_new_tokens=60, temperature=0.0)
     plain = AutoModelForCausalLM.from_pretrained(path).generate(prompt[None], max_new_tokens=60, do_sample=False)
     assert drawn.tokens.tolist() == plain[0, len(prompt) :].tolist()
+
+
+def test_a_real_model_loads_in_bfloat16_whose_rounding_is_no_leak(shared_models):
+    model = load_causal_lm(shared_models / "stories260k", "bfloat16", device="cpu")
+    assert model.dtype == torch.bfloat16

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import TextIO
 
+from keel.report.values import printable
+
 RED, FAINT, BOLD, PLAIN = "\033[31m", "\033[2m", "\033[1m", "\033[0m"
 
 
@@ -38,7 +40,7 @@ def next_step(text: str) -> None:
 
 def clipped(text: str, width: int) -> str:
     """One line of at most `width` characters."""
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

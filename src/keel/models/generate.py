@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keel.core.errors import ConfigError, DataError
+from keel.core.errors import ConfigError, DataError, TrainingError
 from keel.models.attention import additive
 from keel.models.load import context_length
 from keel.models.packed import device_of, output_head, run
@@ -275,6 +275,11 @@ def _decode(
         logits = head.logits(run(model, drawn, plan.positions, plan))
         plan.advance()
     inside = torch.arange(max_new_tokens, device=device) < ends[:, None]
+    if not torch.isfinite(logprobs[inside]).all():
+        raise TrainingError(
+            "the policy's probabilities are not finite numbers, so nothing can be sampled: training diverged. Lower "
+            "optim.learning_rate, and go on from an earlier checkpoint."
+        )
     return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu()
 
 
@@ -286,7 +291,8 @@ def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor,
     else:
         cumulated = logprobs.exp().cumsum(-1, dtype=torch.float64)
         at = uniforms[:, None] * cumulated[:, -1:]
-        drawn = torch.searchsorted(cumulated, at, right=True)  # the first token whose cumulated mass exceeds `at`
+        # The first token whose cumulated mass exceeds `at`; with nan there is none, which the caller tells apart.
+        drawn = torch.searchsorted(cumulated, at, right=True).clamp(max=logits.shape[-1] - 1)
     return drawn.squeeze(1), logprobs.gather(1, drawn).squeeze(1).float()
 
 

@@ -67,7 +67,8 @@ class RewardModel(nn.Module):
         inner = transformer(network)
         self.network, self.tokenizer, self.form, self.beta = network, tokenizer, form, beta
         self.mean, self.std, self.freeze = mean, std, freeze
-        self.head = nn.Linear(hidden_size(network), 1, bias=False, dtype=inner.dtype, device=inner.device)
+        # In float32 whatever the trunk: small updates and small differences of scores would be lost to rounding.
+        self.head = nn.Linear(hidden_size(network), 1, bias=False, dtype=torch.float32, device=inner.device)
         nn.init.zeros_(self.head.weight).requires_grad_(form != "implicit")
         self.reference = None if reference is None else reference.eval().requires_grad_(False)
         if freeze:
@@ -123,7 +124,7 @@ class RewardModel(nn.Module):
     def score(self, packed: Packed, ref_logprobs: Tensor | None = None) -> Tensor:
         """[S] float32 scores. `ref_logprobs` [R], the reference's at temperature 1, save its forward pass."""
         hidden = forward_hidden(self.network, packed)
-        scores = self.head(hidden.index_select(0, packed.last.to(hidden.device))).squeeze(-1).float()
+        scores = self.head(hidden.index_select(0, packed.last.to(hidden.device)).float()).squeeze(-1)
         if self.reference is None:
             return scores
         logprobs, _ = token_logprobs(self.network, packed, hidden=hidden)
@@ -143,7 +144,7 @@ class RewardModel(nn.Module):
         with torch.device("meta"):
             classifier: Any = AutoModelForSequenceClassification.from_config(config)
         classifier.base_model.load_state_dict(inner.base_model.state_dict(), assign=True)
-        classifier.score.load_state_dict(self.head.state_dict(), assign=True)
+        classifier.score.load_state_dict({"weight": self.head.weight.detach().to(inner.dtype)}, assign=True)
         with quiet():
             classifier.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)

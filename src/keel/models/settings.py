@@ -13,7 +13,8 @@ class ModelConfig(Config):
     path: str
     """A local folder in transformers' format, or a name on the Hugging Face hub."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of weights and activations. float32 is exact and suits small models; bfloat16 halves memory."""
+    """Precision of weights and activations. float32 is exact and suits small models; bfloat16 halves memory and
+    needs LoRA in every stage that trains, since its 8 bits lose small updates."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live: auto takes the GPU when there is one."""
     chat_template: str | None = None

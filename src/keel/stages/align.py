@@ -35,6 +35,8 @@ from keel.train.step import Metrics
 
 CRITIC = "critic.safetensors"
 SAMPLES_SHOWN = 12
+CLIPPED_WATCH = 0.2
+"""Share of clipped scores that is worth a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class Aligner:
         )
         self.seed = seed
         self.clock = time.perf_counter()
+        self.told_of_clipping = False
         self.rewards: list[float] = []  # of every update, for the rule that tells a stalled run
         self.best = BestWeights(context.checkpoints.folder)
 
@@ -172,6 +175,7 @@ class Aligner:
             self.kl.coefficient = checkpoint.state["kl_coef"]
             self.judge.load_state(checkpoint.state["judge"])
             self.rewards = checkpoint.state["rewards"]
+            self.told_of_clipping = checkpoint.state["told_of_clipping"]
             context.resumed(offset + start, checkpoint.state)
         else:
             state["before"] = self.evaluate(offset, show=True)
@@ -210,6 +214,7 @@ class Aligner:
                         "kl_coef": self.kl.coefficient,
                         "judge": self.judge.state(),
                         "rewards": self.rewards,
+                        "told_of_clipping": self.told_of_clipping,
                         "seconds": context.seconds,
                     },
                 )
@@ -221,6 +226,7 @@ class Aligner:
         if judged is None:
             raise RuntimeError("an update was reported before any rollout")
         figures = {**judged.figures(), **diversity_figures(judged), **metrics, "kl_coef": self.kl.coefficient}
+        clipped = figures["clipped_score_share"] = self.judge.clipped_share
         now = time.perf_counter()
         spent, self.clock = now - self.clock, now
         figures["seconds_update"] = max(0.0, spent - judged.seconds_rollout - judged.seconds_score)
@@ -240,6 +246,9 @@ class Aligner:
         )
         if verdict.level in ("act", "stop"):
             self.context.run.verdict(self.context.name, verdict, step=step)
+        if clipped > CLIPPED_WATCH and not self.told_of_clipping:
+            self.told_of_clipping = True
+            self.context.run.verdict(self.context.name, clipping_verdict(clipped), step=step)
         self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)
         return figures
 
@@ -285,6 +294,18 @@ class Aligner:
         write_policy(folder, self.policy, self.tokenizer)
         if self.critic is not None:
             save_module(self.critic, folder / CRITIC)
+
+
+def clipping_verdict(share: float) -> Verdict:
+    """What to say of a rollout whose scores were mostly too large for the clip."""
+    return Verdict(
+        "watch",
+        "clipped_scores",
+        f"{share:.0%} of a rollout's scores were cut off by shaping.clip: among those the policy sees no difference.",
+        {"clipped_score_share": share},
+        "Python functions and foreign reward models bring no mean and spread: set ppo.shaping.normalise to running, or "
+        "raise ppo.shaping.clip.",
+    )
 
 
 def diversity_figures(judged: Judged) -> dict[str, float]:

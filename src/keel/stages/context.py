@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
@@ -87,7 +88,7 @@ class Run:
         self.events.append("stage_started", stage=label, config=settings)
         begun = time.monotonic()
         with naming(label):
-            result = body(context)
+            result = within_memory(body, context)
             metrics = {**result.metrics, "seconds": context.seconds_before + time.monotonic() - begun}
             artifact = save_artifact(
                 target,
@@ -149,6 +150,17 @@ def warn_of_rate(context: "StageContext", stage: str, optim: OptimConfig, model:
     if optim.name == "adamw":
         size = sum(p.numel() for p in model.parameters())
         context.run.verdict(context.name, learning_rate(stage, optim.learning_rate, lora=lora, num_parameters=size))
+
+
+def within_memory(body: Callable[["StageContext"], "StageResult"], context: "StageContext") -> "StageResult":
+    """What `body` leaves; a GPU that is too small is explained."""
+    try:
+        return body(context)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"The GPU's memory is used up ({str(error).splitlines()[0]}). Lower micro_batch_tokens of this stage (it "
+            "changes memory and speed only, and finished work is kept), use lora, or a smaller model."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

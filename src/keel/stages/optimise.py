@@ -199,7 +199,7 @@ class Optimisation:
     def stage(self, task: AlignTask, rewards: RewardModels | None, earlier: Artifact | None, label: str) -> Artifact:
         """One RL stage."""
         settings = {
-            **self.config.model_dump(mode="json"),
+            **self.config.model_dump(mode="json", exclude={"micro_batch_tokens"}),
             "reward": aggregation(rewards.config) if rewards else None,
             "functions": [function_identity(part.python, self.context.recipe_folder) for part in self.config.rewards],
             "models": [model_identity(part.model) for part in self.config.rewards],

@@ -183,7 +183,8 @@ def compare_with_sft(
     preference: Preference | None = None
     if config.preference is not None:
         preference = load_function(config.preference, "evaluate.preference", folder)
-    prompts: Sequence[EncodedPrompt] = rl.held_out
+    # Behind those that chose the checkpoint, where there are more: choosing flatters.
+    prompts: Sequence[EncodedPrompt] = rl.held_out[rl.config.evaluate_prompts :] or rl.held_out
     prompt_set = rl.prompt_set
     if config.data is not None:
         records = freeze_held_out(rl.context, recipe.data, "prompts", config.data, "evaluation")

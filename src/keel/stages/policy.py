@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
 from keel.core.errors import TrainingError
 from keel.core.files import tree_sha256
-from keel.models.adapters import merged, save_adapter
+from keel.models.adapters import is_adapted, merged, save_adapter
 from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
 from keel.models.packed import outputs_finite
 from keel.models.settings import ModelConfig
@@ -49,7 +48,8 @@ def load_policy(files: PolicyFiles) -> nn.Module:
 
 
 def read_tokenizer(files: PolicyFiles) -> Any:
-    return load_tokenizer(files.path, chat_template=files.config.chat_template)
+    c = files.config
+    return load_tokenizer(files.path, chat_template=c.chat_template, trust_remote_code=c.trust_remote_code)
 
 
 def write_policy(folder: Path, model: nn.Module, tokenizer: Any) -> None:
@@ -68,14 +68,6 @@ def write_policy(folder: Path, model: nn.Module, tokenizer: Any) -> None:
     save_causal_lm(folder / MODEL, model, tokenizer)
 
 
-def is_adapted(model: nn.Module) -> bool:
-    return hasattr(model, "peft_config")
-
-
 def frozen(model: nn.Module) -> nn.Module:
     """The model for inference only."""
     return model.eval().requires_grad_(False)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

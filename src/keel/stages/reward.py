@@ -77,7 +77,8 @@ def train_reward_models(
     for member in range(config.members):
         earlier = [start_from[member]] if start_from else []
         settings = config.model_dump(
-            mode="json", exclude={"members", "aggregate", "std_weight", "best_of", "best_of_prompts"}
+            mode="json",
+            exclude={"members", "aggregate", "std_weight", "best_of", "best_of_prompts", "micro_batch_tokens"},
         )
         out.append(
             run.stage(
@@ -106,7 +107,12 @@ def train_member(
     seed = derive(context.seed, "reward", member)
     torch.manual_seed(seed)
     if earlier is not None:
-        model = RewardModel.load(earlier.path / MODEL, lora=config.lora, device=base.config.device)
+        model = RewardModel.load(
+            earlier.path / MODEL,
+            lora=config.lora,
+            device=base.config.device,
+            trust_remote_code=base.config.trust_remote_code,
+        )
     else:
         model = RewardModel.from_policy(
             base.path,
@@ -240,7 +246,8 @@ def load_external(
     folder = Path(path)
     if (folder.parent / RECORD).is_file():
         refuse_unfit(load_artifact(folder.parent, "reward_model"), thresholds)
-    model = RewardModel.load(folder, device=config.device).eval().requires_grad_(False)
+    model = RewardModel.load(folder, device=config.device, trust_remote_code=config.trust_remote_code)
+    model.eval().requires_grad_(False)
     require_same_tokens(model.tokenizer, tokenizer, path)
     verdict = reward_collapse(model.std, thresholds)
     if verdict.level == "stop":

@@ -35,7 +35,7 @@ def train_sft(
     """The policy with the lowest held-out perplexity (of the last epoch when nothing is held out)."""
     return run.stage(
         "sft",
-        {**config.model_dump(mode="json"), "seed": run.seed, "base": base.identity},
+        {**config.model_dump(mode="json", exclude={"micro_batch_tokens"}), "seed": run.seed, "base": base.identity},
         [data],
         lambda context: fine_tune(context, config, base, train, held_out),
         kind="policy",

@@ -133,6 +133,9 @@ class Judge:
     anchor: tuple[float, float] | None = None
     """Mean and spread of the first held-out scores; only with running normalisation."""
 
+    clipped_share: float = 0.0
+    """Share of the last scores that `shape` clipped."""
+
     def scores(self, responses: Responses) -> Scores:
         """Raises TrainingError when a scorer answers with something that is not a finite number."""
         parts = {name: scorer.score(responses) for name, (_, scorer) in self.scorers.items()}
@@ -167,6 +170,7 @@ class Judge:
         else:
             shaped = scores.normalised if c.normalise == "model" else scores.raw
         if c.clip is not None:
+            self.clipped_share = float((shaped.abs() > c.clip).float().mean())
             shaped = shaped.clamp(-c.clip, c.clip)
         if c.missing_eos_ceiling is not None:
             shaped = torch.where(responses.finished, shaped, shaped.clamp(max=c.missing_eos_ceiling))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from keel.core.errors import ArtifactError
-from keel.core.files import atomic_directory, explained_when_full, file_sha256
+from keel.core.files import atomic_directory, explained_when_full, file_sha256, recover_directory
 from keel.train.optim import Optimizer
 
 PREFIX = "step-"
@@ -67,6 +67,8 @@ class Checkpoints:
     ) -> None:
         """Write a whole checkpoint beside the old one, then drop the old one."""
         target = self.folder / f"{PREFIX}{step:09d}"
+        for leaving in self.folder.glob(f".{PREFIX}*.partial-*"):  # of a run that was killed while it wrote
+            recover_directory(leaving.with_name(leaving.name[1:].partition(".")[0]))
         with atomic_directory(target) as draft:
             for name, module in modules.items():
                 save_module(module, draft / f"{name}.safetensors")

@@ -148,6 +148,14 @@ class RolloutSource:
             temperature=c.temperature,
             seed=seed,
         )
+        if next(self.policy.parameters()).dtype != torch.float32:
+            # Decoding and training round differently; the old log-probabilities must come from the training path.
+            logprobs = over_micro_batches(
+                batch,
+                c.micro_batch_tokens,
+                self.policy,
+                lambda packed: token_logprobs(self.policy, packed, temperature=c.temperature)[0],
+            )
         sampled = time.perf_counter()
         responses = as_responses(batch, finished, [p.text for p in prompts], self.decode)
         scores = self.judge.scores(responses)
