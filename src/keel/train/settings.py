@@ -10,8 +10,9 @@ from keel.core.config import Config
 class OptimConfig(Config):
     """How one optimiser step moves the weights."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """adamw everywhere, or muon for hidden matrices with adamw for the rest (best for small models from scratch)."""
+    name: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """adamw everywhere; adamw8bit, the same with a quarter of the state (needs bitsandbytes); or muon for hidden
+    matrices with adamw for the rest (best for small models from scratch)."""
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate of adamw."""
     muon_learning_rate: float = Field(0.02, gt=0)

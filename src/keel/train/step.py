@@ -51,9 +51,8 @@ def optimizer_step(
     total, count, figure_count = torch.zeros(3, dtype=torch.float64).unbind()
     sums: dict[str, Tensor] = {}
     maxima: dict[str, float] = {}
-    parameters = optimizer.parameters
     for micro in micro_batches(batch, micro_batch_tokens):
-        terms = loss(micro.to(parameters[0].device))
+        terms = loss(micro.to(optimizer.device))
         if terms.total.requires_grad:
             terms.total.backward()
         total += terms.total.detach().cpu()
@@ -63,15 +62,11 @@ def optimizer_step(
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()
         for name, value in terms.maxima.items():
             maxima[name] = max(maxima.get(name, float("-inf")), float(value.detach()))
-    denominator = torch.where(count > 0, count, 1.0)
-    for p in parameters:
-        if p.grad is not None:
-            p.grad /= denominator.to(p.grad.dtype)
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, optimizer.config.max_grad_norm))
+    denominator = float(torch.where(count > 0, count, 1.0))
+    grad_norm = optimizer.divide_and_clip(denominator)
     mean = float(total / denominator)
     if not (torch.isfinite(total) and torch.isfinite(torch.tensor(grad_norm))):
-        for p in parameters:
-            p.grad = None
+        optimizer.drop_gradients()
         raise TrainingError(
             f"The loss became {mean} with gradient norm {grad_norm} at optimiser step {optimizer.step_number + 1}. "
             f"That step was not taken; finished stages and the last checkpoint are kept. Lower optim.learning_rate "
