@@ -6,20 +6,23 @@ tokens that do not count, old log-probabilities far enough away that ratios are 
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from helpers.tiny import VOCAB_SIZE, tiny_model
 from torch import Tensor, nn
 
+from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
+from keel.algorithms.preference import DPO
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.algorithms.sft import SFT
 from keel.batch.pack import pack
-from keel.batch.types import AXIS, CriticRollout, PairBatch, Rollout, TokenBatch, expand, widen
+from keel.batch.types import AXIS, CriticRollout, PairBatch, PreferenceBatch, Rollout, TokenBatch, expand, widen
 from keel.models.critic import Critic
 from keel.models.heads import ValueHead
 from keel.models.packed import token_logprobs
@@ -31,6 +34,7 @@ from keel.train.step import Metrics, optimizer_step
 WIDTH = 32
 PROMPT_LENGTHS = (5, 3, 7, 1, 4)
 KL_COEF = 0.3
+LONGEST = 9  # what the sampler would allow
 EVERYTHING = 1_000_000  # tokens: the whole batch in one forward pass
 
 
@@ -83,6 +87,21 @@ def pairs(seed: int = 0) -> PairBatch:
         weight=torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0]),
         margin=torch.tensor([0.0, 0.5, 1.0, 0.0, 0.25]),
     )
+
+
+def preferences(seed: int = 0, *, ref: nn.Module | None = None) -> PreferenceBatch:
+    """`pairs` with what `ref` says of them (another network by default); some tokens do not count."""
+    batch = pairs(seed)
+    mask = torch.rand(len(batch.response_tokens), generator=torch.Generator().manual_seed(seed)) > 0.2
+    mask[batch.response_lengths.cumsum(0) - 1] = True
+    return referred(replace(batch, response_mask=mask), ref or policy(1))
+
+
+@torch.no_grad()
+def referred(batch: PairBatch, ref: nn.Module) -> PreferenceBatch:
+    """Comparisons with what `ref` says of them."""
+    said = batch.sum_per_response(token_logprobs(ref, pack(batch))[0])
+    return widen(batch, PreferenceBatch, sequence_ref_logprobs=said)
 
 
 @torch.no_grad()
@@ -197,6 +216,23 @@ def rloo_bench(
     return Bench(algorithm=RLOO(model, config, kl or penalty(), temperature), trained=model, raw=batch)
 
 
+def grpo_bench(
+    *, temperature: float = 1.0, kl: KLPenalty | None = None, rollout_of: Rollout | None = None, **changes: Any
+) -> Bench:
+    """As published: standardised advantages, means over responses, k3 in the loss."""
+    model = policy()
+    config = GRPOConfig(**{"entropy_coef": 0.01, "clip_high": 0.3, **changes})
+    batch = rollout_of or rollout(model, temperature=temperature)
+    kl = kl or penalty(estimator="k3", placement="loss")
+    algorithm = GRPO(model, config, kl, LONGEST, temperature)
+    return Bench(algorithm=algorithm, trained=model, raw=batch)
+
+
+def dpo_bench(**changes: Any) -> Bench:
+    model = policy()
+    return Bench(algorithm=DPO(model, DPOConfig(**changes)), trained=model, raw=preferences())
+
+
 BENCHES: dict[str, Callable[..., Bench]] = {
     "sft": sft_bench,
     "reward head": reward_bench("head"),
@@ -205,15 +241,24 @@ BENCHES: dict[str, Callable[..., Bench]] = {
     "ppo separate": ppo_bench("separate"),
     "ppo trunk": ppo_bench("trunk"),
     "rloo": rloo_bench,
+    "grpo": grpo_bench,
+    "grpo dr_grpo": partial(grpo_bench, preset="dr_grpo", kl=penalty()),
+    "grpo dapo": partial(grpo_bench, preset="dapo"),
+    "dpo": partial(dpo_bench, label_smoothing=0.1),
+    "dpo robust": partial(dpo_bench, label_noise=0.1),
+    "dpo ipo": partial(dpo_bench, loss="ipo"),
 }
-ONLINE = ("ppo separate", "ppo trunk", "rloo")
+PPO_FORMS = ("ppo separate", "ppo trunk")
+GROUPED = ("rloo", "grpo", "grpo dr_grpo", "grpo dapo")
+ONLINE = (*PPO_FORMS, *GROUPED)
+PREFERENCE = ("dpo", "dpo robust", "dpo ipo")
 
 
 def poisoned(batch: TokenBatch, value: float) -> TokenBatch:
     """The same batch with `value` in every number that stands at a response token that does not count."""
-    new = {f.name: getattr(batch, f.name).clone() for f in fields(batch)}
+    new = {f.name: x.clone() for f in fields(batch) if (x := getattr(batch, f.name)) is not None}
     for f in fields(batch):
-        if f.metadata[AXIS] == "response_token" and new[f.name].is_floating_point():
+        if f.metadata[AXIS] == "response_token" and f.name in new and new[f.name].is_floating_point():
             new[f.name][~batch.response_mask] = value
     return type(batch)(**new)
 

@@ -7,7 +7,7 @@ from helpers.tiny import tiny_model
 from keel.batch.types import Packed
 from keel.models.critic import Critic
 from keel.models.heads import ValueHead
-from keel.models.packed import forward_hidden
+from keel.models.packed import hidden_before
 
 ROW = torch.tensor([5, 6, 7, 8, 9, 10, 11, 12])
 PACKED = Packed(  # a prompt of two tokens with responses of two and one, then a response of three without a prompt
@@ -17,6 +17,8 @@ PACKED = Packed(  # a prompt of two tokens with responses of two and one, then a
     source=torch.tensor([1, 2, 1, -1, 5, 6]),
     target=torch.tensor([7, 8, 9, 10, 11, 12]),
     last=torch.tensor([3, 4, 7]),
+    prompt_index=torch.tensor([0, 1]),
+    response_index=torch.tensor([2, 3, 4, 5, 6, 7]),
 )
 
 
@@ -34,7 +36,7 @@ def test_a_new_value_head_expects_nothing():
 
 def test_a_value_is_read_where_the_token_was_chosen():
     model = tiny_model()
-    values = Critic(head(), None).values(PACKED, forward_hidden(model, PACKED))
+    values = Critic(head(), None).values(PACKED, hidden_before(model, PACKED))
     prompted = model.base_model(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state[0]
     bare = model.base_model(input_ids=torch.tensor([[10, 11]])).last_hidden_state[0]
     states = torch.stack([prompted[1], prompted[2], prompted[1], bare[0], bare[1]])
@@ -45,7 +47,7 @@ def test_a_value_is_read_where_the_token_was_chosen():
 
 def test_a_trunk_of_its_own_is_used_in_place_of_the_policys():
     critic = Critic(head(), tiny_model(seed=1))
-    hidden = forward_hidden(tiny_model(), PACKED)
+    hidden = hidden_before(tiny_model(), PACKED)
     torch.testing.assert_close(critic.values(PACKED, hidden), critic.values(PACKED))
     critic.values(PACKED).sum().backward()
     assert critic.trunk.get_input_embeddings().weight.grad is not None

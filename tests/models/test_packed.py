@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, CohereConfig, Granit
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import ArtifactError
-from keel.models.packed import forward_hidden, token_logprobs, verify_packed
+from keel.models.packed import forward_hidden, hidden_before, token_logprobs, verify_packed
 from keel.models.plan import PackedPlan
 
 SMALL = {
@@ -67,6 +67,7 @@ def gradients(model) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("groups", SHAPES.values(), ids=list(SHAPES))
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_hidden_states_and_gradients_equal_plain_transformers(name, groups):
@@ -93,6 +94,32 @@ def test_hidden_states_and_gradients_equal_plain_transformers(name, groups):
         torch.testing.assert_close(found[key], wanted[key], atol=1e-4, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_hidden_states_of_some_tokens_equal_those_of_the_whole_row(name):
+    """What the last layer leaves out is read by nobody: outputs and gradients stay."""
+    packed = pack(batch_of(SHAPES["mixed"]))
+    whole, model = tiny_model(name), tiny_model(name)
+    at = torch.cat([packed.last, packed.source.clamp(min=0)])  # in no order, some twice
+    found, expected = forward_hidden(model, packed, at), forward_hidden(whole, packed)[at]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    for each in (found, expected):
+        (each * torch.linspace(-1, 1, each.numel()).view_as(each)).sum().backward()
+    wanted, got = gradients(whole), gradients(model)
+    assert got.keys() == wanted.keys()
+    for key in wanted:
+        torch.testing.assert_close(got[key], wanted[key], atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_the_last_layers_feed_forward_part_sees_only_the_tokens_that_are_read():
+    model, packed, seen = tiny_model(), pack(batch_of(SHAPES["mixed"])), []
+    layers = model.base_model.layers
+    for layer in (layers[0], layers[-1]):
+        layer.mlp.up_proj.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[1]))
+    forward_hidden(model, packed, packed.last)
+    assert seen == [len(packed.tokens), len(packed.last)]
+
+
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logprobs_and_entropy_equal_plain_transformers_alone(name, temperature):
@@ -128,6 +155,7 @@ def test_logit_scaling_and_output_bias_are_applied():
         assert verify_packed(model) < 1e-5
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_verify_packed_accepts_every_supported_architecture(name):
     model = tiny_model(name).train()
@@ -160,6 +188,7 @@ def test_a_switched_model_still_computes_plain_transformers_without_a_plan(name)
     torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("attention")
 def test_gradient_checkpointing_gives_the_same_gradients():
     packed = pack(batch_of(SHAPES["branches"]))
     plain, model = tiny_model().train(), tiny_model().train()
@@ -196,9 +225,10 @@ def test_many_documents_fill_several_buckets_exactly():
 
 def test_hidden_states_given_are_used():
     model, packed = tiny_model(), pack(batch_of(SHAPES["branches"]))
-    hidden = forward_hidden(model, packed)
+    hidden = hidden_before(model, packed)
     torch.testing.assert_close(token_logprobs(model, packed, hidden=hidden)[0], token_logprobs(model, packed)[0])
 
 
+@pytest.mark.usefixtures("attention")
 def test_bfloat16_stays_close_to_plain_transformers():
     assert verify_packed(tiny_model().to(torch.bfloat16)) < 0.1

@@ -18,7 +18,7 @@ from keel.functional.kl import adaptive_coefficient, kl_k1, kl_k2, kl_k3
 from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
 from keel.models.critic import Critic
-from keel.models.packed import forward_hidden, logprobs_and_entropy
+from keel.models.packed import hidden_before, logprobs_and_entropy
 from keel.train.step import LossTerms, Metrics
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -76,7 +76,7 @@ class PPO:
 
     def loss(self, rows: CriticExperience) -> LossTerms:
         c, kept, packed = self.config, rows.response_mask, pack(rows)
-        hidden = forward_hidden(self.policy, packed)
+        hidden = hidden_before(self.policy, packed)
         logprobs, entropy = logprobs_and_entropy(self.policy, packed, temperature=self.temperature, hidden=hidden)
         # Only tokens that count go on, so that nothing elsewhere, not even nan, can reach a gradient.
         logprobs, entropy, values = logprobs[kept], entropy[kept], self.critic.values(packed, hidden)[kept]

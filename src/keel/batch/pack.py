@@ -21,11 +21,15 @@ def pack(batch: TokenBatch) -> Packed:
     prompt_index, prompt_offsets = _spread(prompt_starts, prompt_lengths)
     response_index, response_offsets = _spread(response_starts, response_lengths)
     tokens = batch.prompt_tokens.new_empty(len(prompt_index) + len(response_index))
-    positions = torch.empty_like(tokens)
+    positions, states = torch.empty_like(tokens), None
     tokens[prompt_index] = batch.prompt_tokens
     tokens[response_index] = batch.response_tokens
     positions[prompt_index] = prompt_offsets
     positions[response_index] = response_offsets + torch.repeat_interleave(prompt_lengths[owner], response_lengths)
+
+    if batch.prompt_states is not None and batch.response_states is not None:
+        states = batch.prompt_states.new_empty((len(tokens), batch.prompt_states.shape[1]))
+        states[prompt_index], states[response_index] = batch.prompt_states, batch.response_states
 
     source = response_index - 1
     before = torch.where(prompt_lengths > 0, prompt_starts + prompt_lengths - 1, -1)
@@ -37,6 +41,9 @@ def pack(batch: TokenBatch) -> Packed:
         source=source,
         target=batch.response_tokens,
         last=response_starts + response_lengths - 1,
+        prompt_index=prompt_index,
+        response_index=response_index,
+        states=states,
     )
 
 

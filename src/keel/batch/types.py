@@ -37,6 +37,8 @@ class TokenBatch:
     response_lengths: Tensor = per_response()  # [S] int64, at least 1
     response_tokens: Tensor = per_response_token()  # [R] int64
     response_mask: Tensor = per_response_token()  # [R] bool, True where a token counts as the response's own
+    prompt_states: Tensor | None = per_prompt_token(default=None)  # [.., H] of the layers that a shared trunk has run
+    response_states: Tensor | None = per_response_token(default=None)  # [R, H]
 
     def __len__(self) -> int:
         """Prompts in the batch."""
@@ -48,7 +50,10 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return type(self)(**{name: None if x is None else x.to(device) for name, x in self._tensors()})
+
+    def _tensors(self) -> list[tuple[str, Tensor | None]]:
+        return [(f.name, getattr(self, f.name)) for f in fields(self)]
 
     @property
     def num_responses(self) -> int:
@@ -79,7 +84,8 @@ class TokenBatch:
             "prompt_token": expand(prompts, self.prompt_lengths),
             "response_token": expand(responses, self.response_lengths),
         }
-        return type(self)(**{f.name: getattr(self, f.name)[picks[f.metadata[AXIS]]] for f in fields(self)})
+        axes = {f.name: f.metadata[AXIS] for f in fields(self)}
+        return type(self)(**{name: None if x is None else x[picks[axes[name]]] for name, x in self._tensors()})
 
     def sum_per_response(self, values: Tensor) -> Tensor:
         """[S] sums of per-response-token `values` [R] where `response_mask` is True."""
@@ -124,6 +130,13 @@ class PairBatch(TokenBatch):
     preference: Tensor = per_prompt()  # [P] float in [0, 1], probability that the first response is better; tie 0.5
     weight: Tensor = per_prompt()  # [P] float, how much the pair counts
     margin: Tensor = per_prompt()  # [P] float, by how much the preferred score should lead; 0 for none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferenceBatch(PairBatch):
+    """Comparisons and what the reference policy says of both responses."""
+
+    sequence_ref_logprobs: Tensor = per_response()  # [S] sums over the response's own tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,3 +189,6 @@ class Packed:
     source: Tensor  # [R] index into T whose hidden state predicts the response token; -1 where nothing does
     target: Tensor  # [R] int64, the response token
     last: Tensor  # [S] index into T of each response's last token
+    prompt_index: Tensor  # [sum of prompt lengths] index into T of each prompt token
+    response_index: Tensor  # [R] index into T of each response token
+    states: Tensor | None = None  # [T, H] of the layers that a shared trunk has run already

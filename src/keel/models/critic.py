@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from keel.batch.types import Packed
-from keel.models.packed import forward_hidden
+from keel.models.packed import hidden_before
 
 
 class Critic(nn.Module):
@@ -21,11 +21,10 @@ class Critic(nn.Module):
     def values(self, packed: Packed, policy_hidden: Tensor | None = None) -> Tensor:
         """[R] value of the state that each response token was chosen in; 0 where no state precedes it.
 
-        `policy_hidden` [T, H] are the policy's final hidden states, needed when the critic has no trunk.
+        `policy_hidden` [R, H] is the policy's `hidden_before`, needed when the critic has no trunk.
         """
-        hidden = policy_hidden if self.trunk is None else forward_hidden(self.trunk, packed)
+        hidden = policy_hidden if self.trunk is None else hidden_before(self.trunk, packed)
         if hidden is None:
             raise ValueError("a critic without a trunk needs the policy's hidden states")
-        source = packed.source.to(hidden.device)
-        values = self.value_head(hidden.index_select(0, source.clamp(min=0))).squeeze(-1).float()
-        return torch.where(source >= 0, values, 0.0)
+        values = self.value_head(hidden).squeeze(-1).float()
+        return torch.where(packed.source.to(hidden.device) >= 0, values, 0.0)

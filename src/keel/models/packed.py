@@ -4,7 +4,7 @@ Outputs and gradients equal running every prompt with each of its responses alon
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +16,34 @@ from keel.batch.types import Packed, TokenBatch
 from keel.core.errors import ArtifactError
 from keel.functional import logprobs as functional
 from keel.models.attention import NAME, Plan
-from keel.models.plan import PackedPlan
+from keel.models.flex import plan_for
+from keel.models.layers import above, only_at, only_below, runs_again, shared_layers
 
 
-def forward_hidden(model: nn.Module, packed: Packed) -> Tensor:
-    """[T, H] the normed hidden states of a packed row; `model` is a causal LM, a classifier or a trunk, peft or not."""
-    return run(model, packed.tokens, packed.positions, PackedPlan(packed.layout, device_of(model)))
+def forward_hidden(model: nn.Module, packed: Packed, at: Tensor | None = None) -> Tensor:
+    """[T, H] the normed hidden states of a packed row; `model` is a causal LM, a classifier or a trunk, peft or not.
+
+    With `at` [N], indices into the row, only theirs [N, H]: what only other tokens would read is not computed.
+    """
+    plan = plan_for(packed.layout, device_of(model))
+    if at is None:
+        return run(model, packed.tokens, packed.positions, plan, states=packed.states)
+    needed, place = torch.unique(at.to(device_of(model)), return_inverse=True)
+    hidden = run(model, packed.tokens, packed.positions, plan, states=packed.states, needed=needed)
+    return hidden if len(needed) == len(at) and bool((place[1:] > place[:-1]).all()) else hidden.index_select(0, place)
+
+
+def hidden_before(model: nn.Module, packed: Packed) -> Tensor:
+    """[R, H] the hidden state that predicts each response token; where nothing does, the row's first stands in."""
+    return forward_hidden(model, packed, packed.source.clamp(min=0))
+
+
+@torch.no_grad()
+def lower_states(model: nn.Module, packed: Packed) -> Tensor:
+    """[T, H] what the layers that `share_layers` found say of a packed row: what every later pass can begin with."""
+    with only_below(transformer(model).base_model) as kept:
+        run(model, packed.tokens, packed.positions, plan_for(packed.layout, device_of(model)))
+    return kept[0][0]
 
 
 def logprobs_and_entropy(
@@ -42,18 +64,18 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [R] of every response token, and with `with_entropy` the entropy [R] in nats where it was drawn.
 
-    Both are float32, and 0 where nothing predicts the token: the first one behind an empty prompt. `hidden` saves the
-    forward pass when a caller has it already.
+    Both are float32, and 0 where nothing predicts the token: the first one behind an empty prompt. `hidden` [R, H] of
+    `hidden_before` saves the forward pass when a caller has it already.
     """
-    hidden = forward_hidden(model, packed) if hidden is None else hidden
+    hidden = hidden_before(model, packed) if hidden is None else hidden
     source, target = packed.source.to(hidden.device), packed.target.to(hidden.device)
     predicted = (source >= 0).nonzero().squeeze(1)
     whole = len(predicted) == len(source)
     if not whole:
-        source, target = source[predicted], target[predicted]
+        hidden, target = hidden[predicted], target[predicted]
     head = output_head(model)
     logprobs, entropy = functional.token_logprobs(
-        hidden.index_select(0, source),
+        hidden,
         head.weight,
         target,
         bias=head.bias,
@@ -111,11 +133,20 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def run(model: nn.Module, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
-    """[T, H] hidden states of one row of tokens whose attention `plan` computes.
+def run(
+    model: nn.Module,
+    tokens: Tensor,
+    positions: Tensor,
+    plan: Plan,
+    *,
+    states: Tensor | None = None,
+    needed: Tensor | None = None,
+) -> Tensor:
+    """[T, H] hidden states of one row of tokens whose attention `plan` computes; with `needed` [N] only theirs, [N, H].
 
-    The attention of `model` is switched to `keel_packed` and stays so: gradient checkpointing calls it again in the
-    backward pass. Without a plan it computes what plain transformers does.
+    `needed` is sorted and holds no index twice. `states` [T, H] are the answer of the shared layers, if the model has
+    some. The attention of `model` is switched to `keel_packed` and stays so: gradient checkpointing calls it again in
+    the backward pass. Without a plan it computes what plain transformers does.
     """
     trunk = transformer(model).base_model
     if trunk.config._attn_implementation != NAME:
@@ -123,8 +154,15 @@ def run(model: nn.Module, tokens: Tensor, positions: Tensor, plan: Plan) -> Tens
     device = device_of(trunk)
     unmasked = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)  # four dimensions: transformers makes no mask
     row, places = tokens.to(device)[None], positions.to(device)[None]
-    out = trunk(input_ids=row, position_ids=places, attention_mask=unmasked, use_cache=False, plan=plan)
-    return out.last_hidden_state[0]
+    pruned = needed is not None and len(needed) < len(tokens) and not runs_again(trunk)
+    begun = states is not None and shared_layers(trunk) > 0
+    with (
+        only_at(trunk, needed) if pruned and needed is not None else nullcontext(),
+        above(trunk, states.to(device)) if begun and states is not None else nullcontext(),
+    ):
+        out = trunk(input_ids=row, position_ids=places, attention_mask=unmasked, use_cache=False, plan=plan)
+    hidden = out.last_hidden_state[0]
+    return hidden if needed is None or pruned else hidden.index_select(0, needed)
 
 
 def _switch(trunk: PreTrainedModel) -> None:
@@ -172,7 +210,7 @@ def verify_packed(model: nn.Module, tolerance: float | None = None) -> float:
         with plain_attention(model):
             expected = _plain_outputs(inner, batch)
         if inner.get_output_embeddings() is None:
-            found = forward_hidden(model, packed)[packed.last.to(expected.device)] / expected.abs().max()
+            found = forward_hidden(model, packed, packed.last) / expected.abs().max()
             expected = expected / expected.abs().max()
         else:
             found, _ = token_logprobs(model, packed)

@@ -35,6 +35,7 @@ from keel.models.load import (
     save_causal_lm,
 )
 from keel.models.packed import forward_hidden, token_logprobs, transformer, verify_packed
+from keel.models.recompute import recompute_layers
 from keel.models.settings import LoraConfig
 
 Form = Literal["head", "implicit", "hybrid"]
@@ -88,14 +89,26 @@ class RewardModel(nn.Module):
         dtype: str = "float32",
         device: str = "auto",
         trust_remote_code: bool = False,
+        quantise: str | None = None,
+        adapter: Path | None = None,
+        gradient_checkpointing: bool = False,
     ) -> "RewardModel":
         """A fresh reward model on a policy's trunk.
 
         The head is drawn from head_scale · N(0, 1/(H + 1)), H the hidden size (Stiennon et al. 2020, 2009.01325), so
         that first scores are of order head_scale; 0 begins with equal scores. `freeze_embeddings` keeps the embeddings,
-        and an output layer tied to them, as the policy's.
+        and an output layer tied to them, as the policy's. `quantise`, `adapter` and `gradient_checkpointing` are those
+        of `load_causal_lm`.
         """
-        policy = load_causal_lm(path, dtype, trust_remote_code=trust_remote_code, device=device)
+        policy = load_causal_lm(
+            path,
+            dtype,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            quantise=quantise,
+            adapter=adapter,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
         settle_padding(policy, tokenizer)
         reference = None if form == "head" else copy.deepcopy(policy)
@@ -123,11 +136,12 @@ class RewardModel(nn.Module):
 
     def score(self, packed: Packed, ref_logprobs: Tensor | None = None) -> Tensor:
         """[S] float32 scores. `ref_logprobs` [R], the reference's at temperature 1, save its forward pass."""
-        hidden = forward_hidden(self.network, packed)
-        scores = self.head(hidden.index_select(0, packed.last.to(hidden.device)).float()).squeeze(-1)
         if self.reference is None:
-            return scores
-        logprobs, _ = token_logprobs(self.network, packed, hidden=hidden)
+            return self.head(forward_hidden(self.network, packed, packed.last).float()).squeeze(-1)
+        hidden = forward_hidden(self.network, packed, torch.cat([packed.source.clamp(min=0), packed.last]))
+        before, last = hidden.split([len(packed.source), len(packed.last)])
+        scores = self.head(last.float()).squeeze(-1)
+        logprobs, _ = token_logprobs(self.network, packed, hidden=before)
         if ref_logprobs is None:
             with torch.no_grad():
                 ref_logprobs, _ = token_logprobs(self.reference, packed)
@@ -152,7 +166,7 @@ class RewardModel(nn.Module):
             layer = inner.get_output_embeddings()
             if layer.weight is not inner.get_input_embeddings().weight:
                 save_file({name: x.contiguous() for name, x in layer.state_dict().items()}, folder / OUTPUT_LAYER)
-            save_causal_lm(folder / REFERENCE, self.reference, None)
+            save_causal_lm(folder / REFERENCE, merged(self.reference), None)
         record = {name: getattr(self, name) for name in ("form", "beta", "mean", "std", "freeze")}
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -164,6 +178,7 @@ class RewardModel(nn.Module):
         lora: LoraConfig | None = None,
         device: str = "auto",
         trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> "RewardModel":
         """A reward model that `save` wrote, or any sequence classifier with one label (form `head`, mean 0, std 1).
 
@@ -181,6 +196,8 @@ class RewardModel(nn.Module):
             name = str(network.dtype).removeprefix("torch.")
             reference = load_causal_lm(Path(folder) / REFERENCE, name, device=device, verify=False)
         network = network.to(resolve_device(device)).eval()
+        if gradient_checkpointing:
+            recompute_layers(network.base_model)
         verify_packed(network)
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         model = cls(network if lora is None else add_lora(network, lora), tokenizer, reference=reference, **record)

@@ -14,7 +14,7 @@ from keel.core.seed import derive
 from keel.data.records import Prompt, prompt_text
 from keel.models.critic import Critic
 from keel.models.generate import Sampler
-from keel.models.packed import forward_hidden, token_logprobs
+from keel.models.packed import hidden_before, token_logprobs
 from keel.train.judge import Judge, Responses, Scores
 from keel.train.loop import shuffled
 from keel.train.step import micro_batches
@@ -180,7 +180,7 @@ class RolloutSource:
         """The same rollout with the critic's values beside it."""
 
         def values(packed: Packed) -> Tensor:
-            return critic.values(packed, forward_hidden(self.policy, packed) if critic.trunk is None else None)
+            return critic.values(packed, hidden_before(self.policy, packed) if critic.trunk is None else None)
 
         return widen(
             rollout,
