@@ -1,8 +1,8 @@
 """One attention function for every decoder: transformers' registry calls it, a plan tells it who sees whom.
 
 A model whose attention is `keel_packed` behaves like plain transformers until its forward pass is handed a `plan`
-keyword. Then the plan computes the attention: `keel.models.plan.PackedPlan` for rows of
-documents, `keel.models.generate` for one new token a row.
+keyword. Then the plan computes the attention: `keel.models.plan` for rows of documents, `keel.models.flex` for them on
+CUDA, `keel.models.generate` for one new token a row.
 """
 
 from typing import Any, Protocol
