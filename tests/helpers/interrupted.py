@@ -15,7 +15,7 @@ from keel.core.files import file_sha256
 
 # The server imports torch once; every child is forked from it and has never run a backward pass before.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["helpers.interrupted", "keel.stages.pipeline"])
+PROCESSES.set_forkserver_preload(["helpers.interrupted", "keel.stages.pipeline", "bitsandbytes"])
 
 
 tqdm.get_lock()  # made here, in the server, so that a killed child leaves no semaphore of its own behind

@@ -22,6 +22,10 @@ def judge(pairs):
 NOTHING: dict[str, Any] = {"sft": None, "reward": None, "ppo": None, "evaluate": None}
 STAGES: dict[str, dict[str, Any]] = {
     "sft": {"sft": {"epochs": 3, "batch": 8, "patience": 3, "lora": {"rank": 4, "dropout": 0.1}}},
+    "sft in 16 and 8 bits": {
+        "sft": {"epochs": 3, "batch": 8, "patience": 3, "optim": {"name": "adamw8bit"}},
+        "model": {"dtype": "bfloat16"},
+    },
     "reward": {"reward": {"form": "hybrid", "batch": 4, "members": 2}},
     "ppo": {
         "ppo": {
@@ -40,7 +44,11 @@ STAGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(stage, tmp_path):
-    Workplace(tmp_path).write("people.py", PEOPLE)
+    large = {}
+    if "8 bits" in stage:
+        pytest.importorskip("bitsandbytes", reason="the extra `quant` is not installed")
+        large = {"hidden_size": 64, "intermediate_size": 96}  # of smaller tensors the library keeps 32 bits
+    Workplace(tmp_path, **large).write("people.py", PEOPLE)
     changes = {**NOTHING, **STAGES[stage], "checkpoint": {"every_seconds": 0}}
     assert attempt(tmp_path, "undisturbed", changes)
     expected = left_behind(tmp_path / "undisturbed")

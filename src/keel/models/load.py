@@ -12,7 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from keel.core.errors import ArtifactError, ConfigError, TrainingError
+from keel.models.extras import require_bitsandbytes
 from keel.models.packed import transformer, verify_packed
+from keel.models.recompute import recompute_layers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 UNREADABLE = (
@@ -51,13 +53,33 @@ def load_causal_lm(
     *,
     trust_remote_code: bool = False,
     device: str = "auto",
+    quantise: str | None = None,
+    adapter: Path | None = None,
+    gradient_checkpointing: bool = False,
     verify: bool = True,
 ) -> PreTrainedModel:
-    """A causal language model in eval mode, complete, and with `verify` proven exact on packed rows."""
+    """A causal language model in eval mode, complete, and with `verify` proven exact on packed rows.
+
+    `quantise` as in `ModelConfig`; with it `adapter` is a folder of `save_adapter` whose adapter is part of the model.
+    """
     model = read_model(AutoModelForCausalLM, path, dtype=torch_dtype(dtype), trust_remote_code=trust_remote_code)
-    model = model.to(resolve_device(device)).eval()
+    target = resolve_device(device)
+    model = model.to(target).eval() if quantise is None else _quantised(model, quantise, target, adapter)
+    if gradient_checkpointing:
+        recompute_layers(model.base_model)
     if verify:
         verify_packed(model)
+    return model
+
+
+def _quantised(model: Any, how: str, device: torch.device, adapter: Path | None) -> Any:
+    """`model` with its linear layers in 4 bits, and the adapter of finished stages beside them."""
+    require_bitsandbytes(f"model.quantise: {how}")
+    from keel.models.quantise import carry, quantise
+
+    model = quantise(model.eval(), double=how == "4bit-double", device=device)
+    if adapter is not None:
+        carry(model, adapter)
     return model
 
 

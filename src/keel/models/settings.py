@@ -13,8 +13,15 @@ class ModelConfig(Config):
     path: str
     """A local folder in transformers' format, or a name on the Hugging Face hub."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of weights and activations. float32 is exact and suits small models; bfloat16 halves memory and
-    needs LoRA in every stage that trains, since its 8 bits lose small updates."""
+    """Precision of weights and activations. float32 is exact and suits small models; bfloat16 halves the memory of
+    weights that do not train and of activations. Weights that train keep their lower 16 bits in the optimiser."""
+    quantise: Literal["4bit", "4bit-double"] | None = None
+    """Holds the weights of linear layers in 4 bits (NF4, QLoRA, Dettmers et al. 2023) and computes in dtype; only
+    adapters are trained, so every stage needs lora, and bitsandbytes must be installed. 4bit-double quantises the
+    scales too: 4.13 instead of 4.5 bits a weight."""
+    gradient_checkpointing: bool = False
+    """Keeps only the input of each layer and computes the rest again in the backward pass: the same gradients from far
+    less memory, for about a third more time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live: auto takes the GPU when there is one."""
     chat_template: str | None = None
@@ -32,5 +39,8 @@ class LoraConfig(Config):
     """Scale of the update; alpha/rank multiplies it."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the adapters' inputs that is dropped in training. Keep 0 for RL, whose first ratio must be 1."""
+    last_layers: int | None = Field(None, ge=1)
+    """How many of the last layers are adapted; null adapts all. In RL the layers below then run once a rollout, for all
+    roles and epochs (ppo.layout: one_trunk)."""
     targets: Literal["all-linear", "attention"] | tuple[str, ...] = "all-linear"
     """Which layers are adapted: all linear layers but the output layer, those of the attention, or names of modules."""

@@ -27,24 +27,49 @@ class PolicyFiles:
     identity: str
     """What a stage's hash sees: the artifact's id, or the folder's content (the hub name) and how it is read."""
     config: ModelConfig
+    adapter: Path | None = None
+    """Of a policy over a model in 4 bits: the policy is `config.path`, quantised, with this adapter."""
 
     @classmethod
     def of_model(cls, config: ModelConfig) -> "PolicyFiles":
         """The model that the recipe starts from."""
         local = Path(config.path)
         content = tree_sha256(local) if local.is_dir() else config.path
-        reading = {"content": content, "dtype": config.dtype, "chat_template": config.chat_template}
+        reading = {
+            "content": content,
+            "dtype": config.dtype,
+            "quantise": config.quantise,
+            "chat_template": config.chat_template,
+        }
         return cls(path=config.path, identity=digest(reading), config=config)
 
     def of_artifact(self, artifact: Artifact) -> "PolicyFiles":
         """The policy that a stage made, with the settings of this one."""
-        return PolicyFiles(path=str(artifact.path / MODEL), identity=artifact.id, config=self.config)
+        adapter = artifact.path / ADAPTER if self.config.quantise else None
+        return PolicyFiles(path=str(artifact.path / MODEL), identity=artifact.id, config=self.config, adapter=adapter)
+
+    @property
+    def weights(self) -> str:
+        """The folder or hub name that weights are read from."""
+        return self.path if self.adapter is None else self.config.path
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How weights are read: arguments of `load_causal_lm`."""
+        c = self.config
+        return {
+            "dtype": c.dtype,
+            "trust_remote_code": c.trust_remote_code,
+            "device": c.device,
+            "quantise": c.quantise,
+            "adapter": self.adapter,
+            "gradient_checkpointing": c.gradient_checkpointing,
+        }
 
 
 def load_policy(files: PolicyFiles) -> nn.Module:
     """The causal language model, on the configured device, ready for packed batches."""
-    c = files.config
-    return load_causal_lm(files.path, dtype=c.dtype, trust_remote_code=c.trust_remote_code, device=c.device)
+    return load_causal_lm(files.weights, **files.reading)
 
 
 def read_tokenizer(files: PolicyFiles) -> Any:

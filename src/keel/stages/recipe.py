@@ -242,11 +242,13 @@ class Recipe(Config):
             raise ValueError("reward needs data.comparisons (or rounds.first_comparisons)")
         if self.ppo and not self.reward and any(part.model == "stage" for part in self.ppo.rewards):
             raise ValueError("ppo.rewards names the reward model of this recipe, but the recipe has no reward section")
-        full = [name for name in ("sft", "reward", "ppo") if (section := getattr(self, name)) and section.lora is None]
-        if self.model.dtype == "bfloat16" and full:
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        full = [name for name, section in sections.items() if hasattr(section, "lora") and section.lora is None]
+        if self.model.quantise and full:
             raise ValueError(
-                f"model.dtype is bfloat16, and {', '.join(full)} would train all weights in it: it has 8 bits, so "
-                "most small updates round to nothing. Set lora there, or model.dtype to float32"
+                f"model.quantise holds the model in 4 bits, which cannot be trained, and {', '.join(full)} would train "
+                "all weights. Set lora there (`lora: {}` takes the defaults), or leave model.quantise out and set "
+                "model.dtype to bfloat16 and optim.name to adamw8bit"
             )
         if self.rounds and not (self.ppo and self.reward and self.rounds.labeller):
             raise ValueError("rounds needs a reward section, a ppo section and rounds.labeller")

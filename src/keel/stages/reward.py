@@ -112,18 +112,17 @@ def train_member(
             lora=config.lora,
             device=base.config.device,
             trust_remote_code=base.config.trust_remote_code,
+            gradient_checkpointing=base.config.gradient_checkpointing,
         )
     else:
         model = RewardModel.from_policy(
-            base.path,
+            base.weights,
             form=config.form,
             beta=config.beta,
             seed=seed,
             freeze_embeddings=config.freeze_embeddings,
             lora=config.lora,
-            dtype=base.config.dtype,
-            device=base.config.device,
-            trust_remote_code=base.config.trust_remote_code,
+            **base.reading,
         )
     require_same_tokens(model.tokenizer, data.tokenizer, "reward.base")
     warn_of_rate(context, "reward", config.optim, model, lora=config.lora is not None)
