@@ -11,7 +11,7 @@ end in flat tensors, lengths beside them. Every field lives on one of four axes,
 so that `rows` can pick prompts (with all their responses) from any batch type, present or future.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -51,6 +51,10 @@ class TokenBatch:
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         return type(self)(**{name: None if x is None else x.to(device) for name, x in self._tensors()})
+
+    def with_states(self, prompt_states: Tensor, response_states: Tensor) -> Self:
+        """The same batch, with what the shared layers say of each prompt token and each response token."""
+        return replace(self, prompt_states=prompt_states, response_states=response_states)
 
     def _tensors(self) -> list[tuple[str, Tensor | None]]:
         return [(f.name, getattr(self, f.name)) for f in fields(self)]

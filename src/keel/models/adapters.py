@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 from peft import PeftModel, TaskType
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -137,7 +138,12 @@ def _save_whole(model: PeftModel, directory: Path) -> None:
 
 def _targets(model: Any, config: LoraConfig) -> str | list[str]:
     trunk = model.base_model
-    linear = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
+    adapted = tuple(f"{name}." for name, module in trunk.named_modules() if isinstance(module, LoraLayer))
+    linear = [
+        name
+        for name, module in trunk.named_modules()
+        if isinstance(module, nn.Linear | LoraLayer) and not name.startswith(adapted)
+    ]
     if config.targets == "attention":
         owners = {name: type(trunk.get_submodule(name.rpartition(".")[0])).__name__ for name in linear}
         return sorted({name.rpartition(".")[2] for name, owner in owners.items() if "Attention" in owner})
