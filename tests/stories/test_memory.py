@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from keel.core.errors import ConfigError
 from keel.core.files import file_sha256
+from keel.models import extras
 from keel.stages.policy import PolicyFiles, load_policy
 
 IDS = torch.arange(4, 24)[None]
@@ -62,6 +63,20 @@ def test_in_four_bits_each_stage_begins_with_what_the_last_one_trained(tmp_path)
         torch.testing.assert_close(logits(plain), logits(policy), atol=1e-4, rtol=1e-4)
     whole = load_file(Path(ran.artifact("ppo").path) / "adapter" / "adapter_model.safetensors")
     assert {tensor.shape[0] for name, tensor in whole.items() if "lora_A" in name} == {8}  # of SFT and of RL
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["model.quantise=4bit", *(f"{stage}.lora={{}}" for stage in ADAPTERS)], r"model\.quantise: 4bit"),
+        (["ppo.optim.name=adamw8bit"], r"ppo\.optim\.name: adamw8bit"),
+    ],
+)
+def test_a_missing_library_is_found_before_anything_is_trained(settings, named, tmp_path, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=named):
+        Workplace(tmp_path).run(settings)
+    assert not (tmp_path / "run" / "artifacts").exists()
 
 
 @torch.no_grad()

@@ -147,7 +147,7 @@ def naming(label: str) -> Iterator[None]:
 
 def warn_of_rate(context: "StageContext", stage: str, optim: OptimConfig, model: nn.Module, *, lora: bool) -> None:
     """Record whether adamw's rate is customary for a model of this size."""
-    if optim.name == "adamw":
+    if optim.name != "muon":
         size = sum(p.numel() for p in model.parameters())
         context.run.verdict(context.name, learning_rate(stage, optim.learning_rate, lora=lora, num_parameters=size))
 
@@ -158,8 +158,9 @@ def within_memory(body: Callable[["StageContext"], "StageResult"], context: "Sta
         return body(context)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"The GPU's memory is used up ({str(error).splitlines()[0]}). Lower micro_batch_tokens of this stage (it "
-            "changes memory and speed only, and finished work is kept), use lora, or a smaller model."
+            f"The GPU's memory is used up ({str(error).splitlines()[0]}). Lower micro_batch_tokens of this stage, "
+            "or set model.gradient_checkpointing (both change memory and speed only, and finished work is kept); use "
+            "lora, or a smaller model."
         ) from error
 
 

@@ -16,6 +16,7 @@ from keel.core.events import EventLog, plain
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
 from keel.data.split import split
+from keel.models.extras import require_bitsandbytes
 from keel.models.load import context_length_of
 from keel.report.html import write_report
 from keel.stages.context import Run, available_cores
@@ -114,6 +115,16 @@ def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
             load_function(spec, field, folder)
 
 
+def check_libraries(recipe: Recipe) -> None:
+    """Look for the optional libraries that settings ask for, so that a missing one costs no training."""
+    if recipe.model.quantise is not None:
+        require_bitsandbytes(f"model.quantise: {recipe.model.quantise}")
+    for name in Recipe.model_fields:
+        optim = getattr(getattr(recipe, name), "optim", None)
+        if optim is not None and optim.name == "adamw8bit":
+            require_bitsandbytes(f"{name}.optim.name: adamw8bit")
+
+
 def settle_threads(recipe: Recipe, directory: Path) -> int:
     """CPU threads of this run; a folder keeps the number it began with, because sums depend on it to the last bit."""
     note = directory / "threads"
@@ -128,6 +139,7 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
     """Every stage in order, each working on what the earlier ones made."""
     made = Made()
     check_functions(recipe, context.recipe_folder, only)
+    check_libraries(recipe)
     base = PolicyFiles.of_model(recipe.model)
     tokenizer = read_tokenizer(base)
     inputs = read_inputs(context, recipe)
