@@ -12,38 +12,44 @@ from helpers.exact import (
     Outcome,
     TableConfig,
     TableLM,
+    adam,
     expected_reward,
+    ipo_best,
     kl,
     llama,
+    llama_policy,
+    prefer,
     short_sighted_best,
     source,
     table_policy,
     tabular,
     token_table,
+    total_variation,
 )
 
-from keel.algorithms.settings import KLConfig
+from keel.algorithms.settings import GRPOConfig, KLConfig
 from keel.train.rollout import EncodedPrompt
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_a_table_reaches_the_best_policy(algorithm, temperature):
     updates = 120 if temperature == 1.0 else 160
     found = tabular(algorithm, updates=updates, temperature=temperature)
     assert found.kl_to_best_at_start > 2
     assert found.kl_to_best <= 0.01
     assert found.regret <= 0.01
+    assert found.total_variation <= 0.05
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_a_one_layer_llama_reaches_the_best_policy(algorithm):
     found = llama(algorithm)
     assert found.kl_to_best_at_start > 0.4
     assert found.kl_to_best <= 0.02
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_the_first_step_of_every_update_is_on_policy(algorithm):
     history = tabular(algorithm, updates=20).history
     assert max(update["first_log_ratio_max"] for update in history) <= 1e-5
@@ -90,3 +96,44 @@ def test_other_penalties_lead_elsewhere(estimator, placement):
 def test_every_penalty_that_misses_the_optimum_warns(estimator, placement):
     warning = KLConfig(estimator=estimator, placement=placement).warning
     assert (warning is None) == (estimator == "k1" and placement == "reward")
+
+
+def test_grpo_as_published_leads_elsewhere():
+    """Advantages in units of their deviation, means over responses, k3 in the loss: another objective's optimum."""
+    grpo = GRPOConfig(epochs=1, minibatches=1, stop_at_kl=None)
+    found = tabular("grpo", updates=250, grpo=grpo, kl=KLConfig(preset="grpo", initial=0.5))
+    assert 0.15 < found.kl_to_best < 0.8
+    assert found.kl_to_best < 0.5 * found.kl_to_best_at_start
+
+
+def test_dpo_reaches_the_best_policy_from_comparisons_alone():
+    """The same optimum as that of RL on the reward that the raters judge by."""
+    found = prefer(table_policy(), adam(0.1), steps=400)
+    assert found.kl_to_best_at_start > 2
+    assert found.kl_to_best <= 0.02
+    assert found.total_variation <= 0.05
+
+
+def test_dpo_on_a_one_layer_llama_reaches_the_best_policy():
+    found = prefer(llama_policy(), adam(0.003), steps=250)
+    assert found.kl_to_best <= 0.02
+    assert found.total_variation <= 0.05
+
+
+def test_only_the_correction_for_noise_corrects_for_noise():
+    """A fifth of the labels wrong: smoothing on top of it moves the optimum further off, robust DPO takes it back."""
+    plain, smoothed, robust = (
+        prefer(table_policy(), adam(0.1), steps=400, flipped=0.2, **changes)
+        for changes in ({}, {"label_smoothing": 0.2}, {"label_noise": 0.2})
+    )
+    assert robust.kl_to_best <= 0.05
+    assert robust.total_variation <= 0.05
+    assert 0.3 < plain.kl_to_best < smoothed.kl_to_best
+
+
+def test_ipo_reaches_its_own_optimum():
+    found = prefer(table_policy(), adam(0.1), steps=400, loss="ipo")
+    best = ipo_best(found.reference)
+    assert kl(found.policy, best) <= 0.005
+    assert total_variation(found.policy, best) <= 0.05
+    assert found.kl_to_best > 0.1

@@ -10,11 +10,12 @@ from helpers.from_scratch import FOLDER, reference
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from keel.functional.advantages import gae, leave_one_out
+from keel.functional.advantages import gae, group_centred, group_normalised, leave_one_out
 from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
 
-sft, reward, ppo, rloo = (reference(name) for name in ("sft", "reward", "ppo", "rloo"))
+NAMES = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
+sft, reward, ppo, rloo, grpo, dpo = (reference(name) for name in NAMES)
 SIZES = {
     "vocab_size": 11, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0,
@@ -53,7 +54,7 @@ def alone(policy: nn.Module) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", ["sft", "reward", "ppo", "rloo"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_reference_imports_nothing_of_keel(name):
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
@@ -70,8 +71,11 @@ def test_padding_on_either_side_and_with_the_end_token_changes_nothing(policy, s
         sft.token_logprobs(policy, tokens, real),
         ppo.token_logprobs(policy, tokens, real)[0],
         rloo.token_logprobs(policy, tokens, real),
+        grpo.token_logprobs(policy, tokens, real),
     ):
         torch.testing.assert_close(found[response], expected, rtol=0, atol=1e-5)
+    sums = torch.stack([logprobs.sum() for logprobs in alone(policy)])
+    torch.testing.assert_close(dpo.sequence_logprobs(policy, tokens, real, response), sums, rtol=0, atol=1e-5)
 
 
 def test_sft_loss_equals_the_model_s_own_loss_on_masked_labels(policy):
@@ -166,6 +170,30 @@ def test_leave_one_out_agrees_with_the_library():
     )
 
 
+def test_group_advantages_agree_with_the_library():
+    returns = torch.randn(12, generator=torch.Generator().manual_seed(0))
+    for scale, compare in (("std", group_normalised), ("none", group_centred)):
+        torch.testing.assert_close(grpo.group_advantages(returns, 4, scale), compare(returns, torch.tensor([4, 4, 4])))
+
+
+def test_dpo_loss_by_hand():
+    zeros = torch.zeros(2)
+    lead, preference = torch.tensor([20.0, -10.0]), torch.tensor([1.0, 0.25])  # beta 0.1: leads of 2 and -1
+
+    def cross_entropy(lead: float, target: float) -> float:
+        return target * math.log(1 + math.exp(-lead)) + (1 - target) * math.log(1 + math.exp(lead))
+
+    plain = (cross_entropy(2, 1) + cross_entropy(-1, 0.25)) / 2
+    swapped = (cross_entropy(2, 0) + cross_entropy(-1, 0.75)) / 2
+    assert dpo.dpo_loss(lead, zeros, zeros, zeros, preference).item() == pytest.approx(plain, abs=1e-6)
+    smoothed = dpo.dpo_loss(lead, zeros, zeros, zeros, preference, label_smoothing=0.1)
+    assert smoothed.item() == pytest.approx(0.9 * plain + 0.1 * swapped, abs=1e-6)
+    corrected = dpo.dpo_loss(lead, zeros, zeros, zeros, preference, label_noise=0.1)
+    assert corrected.item() == pytest.approx((0.9 * plain - 0.1 * swapped) / 0.8, abs=1e-6)
+    squared = ((20 - 5) ** 2 + 0.25 * (-10 - 5) ** 2 + 0.75 * (-10 + 5) ** 2) / 2
+    assert dpo.ipo_loss(lead, zeros, zeros, zeros, preference).item() == pytest.approx(squared)
+
+
 def test_token_rewards_put_the_score_on_the_last_response_token_and_add_up():
     _, _, response = padded("left", 0)
     generator = torch.Generator().manual_seed(0)
@@ -217,8 +245,10 @@ def test_the_first_ppo_gradient_is_that_of_reinforce(policy):
         (lambda: reward.main(steps=60), lambda accuracy: accuracy > 0.85),
         (lambda: rloo.main(iterations=40), lambda scores: scores[1] > scores[0] + 0.8),
         (lambda: ppo.main(iterations=25), lambda distance: distance < 0.1),  # from 0.72
+        (lambda: grpo.main(iterations=40), lambda scores: scores[1] > scores[0] + 0.8),
+        (lambda: dpo.main(steps=150), lambda distances: distances[1] < 0.02 < 0.5 < distances[0]),
     ],
-    ids=["sft", "reward", "rloo", "ppo"],
+    ids=["sft", "reward", "rloo", "ppo", "grpo", "dpo"],
 )
 def test_each_program_learns_its_toy_task(main: Callable, learned: Callable, capsys):
     assert learned(main())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from keel.functional.preference_losses import bradley_terry
+from keel.functional.preference_losses import bradley_terry, dpo, ipo, without_noise
 
 CERTAIN = torch.tensor([1.0])
 
@@ -100,3 +100,48 @@ def test_recovers_the_strengths_that_made_the_votes():
 
     optimizer.step(closure)
     torch.testing.assert_close(fitted.detach() - fitted[0].detach(), strengths, atol=1e-3, rtol=0)
+
+
+def test_dpo_by_hand():
+    # log-ratios 3 and -1 at beta 0.5: rewards 1.5 and -0.5, so that a is better with probability sigmoid(2)
+    a, b = torch.tensor([3.0]), torch.tensor([-1.0])
+    assert dpo(a, b, CERTAIN, 0.5).item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert dpo(a, a, CERTAIN, 0.5).item() == pytest.approx(math.log(2))
+
+
+def test_the_gradient_of_dpo_is_beta_times_what_the_policy_says_minus_what_people_said():
+    a = torch.tensor([4.0, -300.0, 0.3], dtype=torch.float64, requires_grad=True)
+    b, preference = torch.zeros(3, dtype=torch.float64), torch.tensor([1.0, 0.25, 0.5], dtype=torch.float64)
+    dpo(a, b, preference, 0.1).sum().backward()
+    torch.testing.assert_close(a.grad, 0.1 * (torch.sigmoid(0.1 * a.detach()) - preference))
+
+
+def test_ipo_by_hand():
+    # at beta 0.25 the lead should be 2: leads of 3 and of -1 miss it by 1 and by 3
+    zeros = torch.zeros(2)
+    leads = torch.tensor([3.0, -1.0])
+    torch.testing.assert_close(ipo(leads, zeros, torch.ones(2), 0.25), torch.tensor([1.0, 9.0]))
+    shared = ipo(leads, zeros, torch.full((2,), 0.75), 0.25)  # three in four say a
+    torch.testing.assert_close(shared, torch.tensor([0.75 * 1 + 0.25 * 25, 0.75 * 9 + 0.25 * 1]))
+
+
+def test_ipo_has_its_minimum_where_the_votes_are():
+    lead = torch.tensor([2 * 0.8 - 1.0]) / (2 * 0.25)
+    lead.requires_grad_()
+    ipo(lead, torch.zeros(1), torch.tensor([0.8]), 0.25).sum().backward()
+    assert lead.grad.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_corrected_for_noise_is_on_average_what_it_was():
+    clean = torch.tensor([1.0, 0.0, 0.7, 0.5])
+    seen = clean * (1 - 2 * 0.2) + 0.2  # a fifth of the labels flipped
+    torch.testing.assert_close(without_noise(seen, 0.2), clean)
+    a, b = torch.tensor([3.0, 1.0, -2.0, 5.0]), torch.zeros(4)
+    expected = (0.8 * dpo(a, b, seen, 0.1) - 0.2 * dpo(a, b, 1 - seen, 0.1)) / 0.6
+    torch.testing.assert_close(dpo(a, b, without_noise(seen, 0.2), 0.1), expected)
+
+
+@pytest.mark.parametrize("flipped", [-0.1, 0.5])
+def test_half_of_the_labels_wrong_cannot_be_corrected(flipped):
+    with pytest.raises(ValueError, match="flipped"):
+        without_noise(CERTAIN, flipped)

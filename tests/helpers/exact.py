@@ -8,7 +8,7 @@ trains: it reads next-token logits and adds up logs.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
+from keel.algorithms.preference import DPO
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PPOConfig, RLOOConfig
+from keel.batch.collate import EncodedPair, pair_batch
+from keel.batch.types import PreferenceBatch, widen
 from keel.core.config import Config
 from keel.models.attention import NAME
 from keel.models.critic import Critic
@@ -57,6 +61,7 @@ class TableConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self.hidden_size = width
         self.vocab_size = VOCABULARY
+        self.num_hidden_layers = 1
 
 
 class Table(PreTrainedModel):
@@ -68,6 +73,7 @@ class Table(PreTrainedModel):
     def __init__(self, config: TableConfig) -> None:
         super().__init__(config)
         self.rows = nn.Parameter(torch.zeros(IDS**LONGEST * 2, config.hidden_size))
+        self.layers = nn.ModuleList([nn.Identity()])  # the last one answers only where it is asked
         config._attn_implementation = NAME
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, **_: object) -> BaseModelOutput:
@@ -79,7 +85,7 @@ class Table(PreTrainedModel):
         for back in range(LONGEST - 1):
             token = tokens[(here - said + 1 + back).clamp(0, len(tokens) - 1)]
             state = torch.where(said > back, state * IDS + token, state)
-        return BaseModelOutput(last_hidden_state=self.rows[place(state, said)][None])
+        return BaseModelOutput(last_hidden_state=self.layers[0](self.rows[place(state, said)][None]))
 
 
 def place(state: Any, said: Any) -> Any:
@@ -187,6 +193,7 @@ class Settings(Config):
     kl: KLConfig = KLConfig(controller="fixed", initial=0.5)
     ppo: PPOConfig = PPOConfig(epochs=2, minibatches=1, value_coef=1.0, value_clip=None, stop_at_kl=None)
     rloo: RLOOConfig = RLOOConfig(epochs=1, minibatches=1, stop_at_kl=None)
+    grpo: GRPOConfig = GRPOConfig(preset="dr_grpo", epochs=1, minibatches=1, stop_at_kl=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +214,11 @@ class Outcome:
         return kl(self.reference, self.best)
 
     @property
+    def total_variation(self) -> float:
+        """From the best policy, the mean over the prompts; in [0, 1]."""
+        return total_variation(self.policy, self.best)
+
+    @property
     def regret(self) -> float:
         """What is missing of the best reward - kl_coef · KL, as a share of what the reference lacks.
 
@@ -218,6 +230,11 @@ class Outcome:
 def kl(a: Tensor, b: Tensor) -> float:
     """KL(a || b) in nats of two tables of log-probabilities [3, 85], the mean over the prompts."""
     return float((a.exp() * (a - b)).sum(-1).mean())
+
+
+def total_variation(a: Tensor, b: Tensor) -> float:
+    """Between two tables of log-probabilities [3, 85], the mean over the prompts."""
+    return float((a.exp() - b.exp()).abs().sum(-1).mean() / 2)
 
 
 def expected_reward(policy: Tensor) -> float:
@@ -296,11 +313,14 @@ def optimise(algorithm: str, policy: nn.Module, critic: Critic, sampler: Sampler
         batches = rollouts.critic_batches(critic, 0, s.updates)
         history = list(fit(batches, PPO(policy, critic, s.ppo, penalty, s.temperature), optimizer, loop))
     else:
-        optimizer = Optimizer(groups, s.optim, s.updates * s.rloo.epochs)
-        loop = LoopConfig(epochs=s.rloo.epochs, micro_batch_tokens=100_000)
-        history = list(
-            fit(rollouts.batches(0, s.updates), RLOO(policy, s.rloo, penalty, s.temperature), optimizer, loop)
+        grouped = (
+            RLOO(policy, s.rloo, penalty, s.temperature)
+            if algorithm == "rloo"
+            else GRPO(policy, s.grpo, penalty, LONGEST, s.temperature)
         )
+        optimizer = Optimizer(groups, s.optim, s.updates * grouped.config.epochs)
+        loop = LoopConfig(epochs=grouped.config.epochs, micro_batch_tokens=100_000)
+        history = list(fit(rollouts.batches(0, s.updates), grouped, optimizer, loop))
     return outcome(policy, reference, s, history)
 
 
@@ -318,10 +338,12 @@ HOLD = KLConfig(controller="fixed", initial=1.0)
 TABLE = {
     "ppo": Settings(updates=80, optim=adam(0.15)),
     "rloo": Settings(updates=120, optim=adam(0.15)),
+    "grpo": Settings(updates=120, optim=adam(0.15)),
 }
 LLAMA = {
     "ppo": Settings(updates=80, samples=48, optim=muon(0.005), critic_learning_rate=0.005, kl=HOLD),
     "rloo": Settings(updates=150, samples=48, optim=muon(0.005), kl=HOLD),
+    "grpo": Settings(updates=150, samples=48, optim=muon(0.005), kl=HOLD),
 }
 
 
@@ -338,3 +360,48 @@ def llama(algorithm: str, **changes: Any) -> Outcome:
     policy = llama_policy()
     sampler = InProcessSampler(policy, {EOS})
     return optimise(algorithm, policy, llama_critic(), sampler, LLAMA[algorithm].model_copy(update=changes))
+
+
+BETA = 0.5
+
+
+def preferred_chance(a: Tensor, b: Tensor) -> Tensor:
+    """[3, N] how likely a rater of this world prefers response a [N] to b [N], by its rewards (Bradley-Terry)."""
+    return torch.sigmoid(REWARDS[:, a] - REWARDS[:, b])
+
+
+def preference_batches(reference: nn.Module, steps: int, pairs: int, flipped: float) -> Iterator[PreferenceBatch]:
+    """Random pairs of responses to each prompt, labelled by the chances; `flipped` of the labels are wrong."""
+    generator, ref = torch.Generator().manual_seed(2), token_table(reference).sum(-1)
+    for _ in range(steps):
+        a, b = torch.randint(len(RESPONSES), (2, pairs), generator=generator)
+        chances = preferred_chance(a, b)
+        chances = chances * (1 - 2 * flipped) + flipped
+        records = [
+            EncodedPair(prompt=[prompt], a=RESPONSES[i], b=RESPONSES[j], preference=float(chances[k, n]))
+            for k, prompt in enumerate(PROMPTS)
+            for n, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True))
+        ]
+        said = torch.stack([ref[:, a], ref[:, b]], dim=-1).flatten()
+        yield widen(pair_batch(records), PreferenceBatch, sequence_ref_logprobs=said)
+
+
+def prefer(
+    policy: nn.Module, optim: OptimConfig, *, steps: int, pairs: int = 96, flipped: float = 0.0, **changes: Any
+) -> Outcome:
+    """Train `policy` on comparisons with the product's loop and measure; `changes` are settings of DPO."""
+    reference = copy.deepcopy(policy)
+    dpo = DPO(policy, DPOConfig(beta=BETA, **changes))
+    optimizer = Optimizer([ParameterGroup(parameters=trainable(policy))], optim, steps)
+    batches = preference_batches(reference, steps, pairs, flipped)
+    history = list(fit(batches, dpo, optimizer, LoopConfig(micro_batch_tokens=100_000)))
+    settings = Settings(updates=steps, optim=optim, kl=KLConfig(controller="fixed", initial=BETA))
+    return outcome(policy, reference, settings, history)
+
+
+def ipo_best(reference: Tensor) -> Tensor:
+    """[3, 85] IPO's optimum over uniform pairs: ref · exp(mean over b of P(a better than b) / beta), normalised."""
+    everyone = torch.arange(len(RESPONSES))
+    a, b = torch.meshgrid(everyone, everyone, indexing="ij")
+    mean_chance = preferred_chance(a.flatten(), b.flatten()).view(len(PROMPTS), len(RESPONSES), -1).mean(-1)
+    return (reference + mean_chance.double() / BETA).log_softmax(-1)

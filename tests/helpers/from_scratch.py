@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "from_scratch"
 
 
 def reference(name: str) -> ModuleType:
-    """The module `examples/from_scratch/NAME.py`: "sft", "reward", "ppo" or "rloo"."""
+    """The module `examples/from_scratch/NAME.py`, such as "sft" or "ppo"."""
     full_name = f"from_scratch_{name}"
     if full_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(full_name, FOLDER / f"{name}.py")

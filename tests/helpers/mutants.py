@@ -131,6 +131,10 @@ CHECKS = (
         away=True,
     ),
     check(REFERENCES, "test_rloo_takes_the_step_of_its_reference", side="right", temperature=0.7, away=True),
+    check(REFERENCES, "test_grpo_takes_the_step_of_its_reference", side="right", preset="none", away=True),
+    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo"),
+    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo robust"),
+    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo ipo"),
     check(REFERENCES, "test_sft_takes_the_step_of_its_reference", side="right"),
     check(REFERENCES, "test_reward_modelling_takes_the_step_of_its_reference", side="right"),
     check(BATCHES, "test_the_gradient_does_not_depend_on_how_the_batch_is_split", name="sft", micro_batch_tokens=40),
@@ -142,7 +146,10 @@ CHECKS = (
 )
 
 PREPARE, LOSS = "algorithms.ppo:PPO.prepare", "algorithms.ppo:PPO.loss"
-RLOO_PREPARE, RLOO_LOSS = "algorithms.rloo:RLOO.prepare", "algorithms.rloo:RLOO.loss"
+RLOO_LOSS = "algorithms.rloo:RLOO.loss"
+GROUPED, RETURNS = "algorithms.grouped:clipped_terms", "algorithms.grouped:returns"
+GRPO_PREPARE, GRPO_WEIGHTS = "algorithms.grpo:GRPO.prepare", "algorithms.grpo:GRPO._weights"
+DPO_LOSS, DPO_TERMS = "algorithms.preference:DPO.loss", "functional.preference_losses:dpo"
 IN_REWARD, IN_LOSS = "algorithms.ppo:KLPenalty.in_reward", "algorithms.ppo:KLPenalty.in_loss"
 GAE, SURROGATE = "functional.advantages:gae", "functional.policy_losses:clipped_surrogate"
 VALUE_LOSS, PAIR_LOSS = "functional.policy_losses:clipped_value_loss", "functional.preference_losses:bradley_terry"
@@ -166,7 +173,7 @@ MUTANTS = (
         "ppo",
     ),
     mutant("KL in the reward and in the loss", IN_LOSS, '== "reward"', '== "nowhere"'),
-    mutant("KL left out of the return", RLOO_PREPARE, "rollout.scores + rollout.sum", "rollout.scores + 0 * rollout.sum", "rloo"),
+    mutant("KL left out of the return", RETURNS, "rollout.scores + rollout.sum", "rollout.scores + 0 * rollout.sum", "rloo"),
     mutant(
         "the policy as its own reference", "train.rollout:RolloutSource.rollout",
         "self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens)", "logprobs", "rloo",
@@ -213,18 +220,22 @@ MUTANTS = (
     mutant("ratio upside down", SURROGATE, "logprobs - old_logprobs)", "old_logprobs - logprobs)", "ppo"),
     mutant("old log-probabilities computed anew", LOSS, "rows.logprobs[kept]", "logprobs.detach()"),
     mutant("loss at temperature 1", LOSS, "temperature=self.temperature", "temperature=1.0", "ppo warm"),
-    mutant("RLOO's loss at temperature 1", RLOO_LOSS, "temperature=self.temperature", "temperature=1.0", "rloo warm"),
+    mutant("RLOO's loss at temperature 1", GROUPED, "temperature=temperature", "temperature=1.0", "rloo warm"),
     mutant("temperature multiplies the logits", "functional.logprobs:_Head.scale", "/ self.t", "* self.t", "rloo warm"),
     mutant("entropy punished", LOSS, "- c.entropy_coef", "+ c.entropy_coef"),
     mutant(
-        "loss of a response divided by its length", RLOO_LOSS, "total=(surrogate",
-        "total=(surrogate / rows.response_lengths[rows.response_of_token][kept]",
+        "loss of a response divided by its length", GROUPED, "(losses if weights is None",
+        "(losses / rows.response_lengths[rows.response_of_token][kept] if weights is None",
     ),
-    mutant("mean over tokens where responses are meant", RLOO_LOSS, "count=kept.new_tensor(rows.num_responses, dtype=torch.int64)", "count=kept.sum()"),
+    mutant("mean over tokens where responses are meant", RLOO_LOSS, "rows.response_lengths.new_tensor(rows.num_responses, dtype=torch.int64)", "rows.response_mask.sum()"),
     mutant(
         "the end token is not trained", "train.rollout:sample_batch",
         "torch.ones(len(drawn.tokens), dtype=torch.bool)", "drawn.tokens != 0", "ppo",
     ),
+    # GRPO
+    mutant("deviation left in by Dr. GRPO and out by GRPO", GRPO_PREPARE, '== "std"', '!= "std"'),
+    mutant("deviation over all prompts", "functional.advantages:group_normalised", "_group_mean(centred.square(), group, count)", "centred.square().mean()"),
+    mutant("a response counts by its length", GRPO_WEIGHTS, "(1 / lengths.clamp(min=1))", "torch.ones_like(lengths)"),
     # the critic
     mutant("critic learns advantages", LOSS, "rows.values[kept], returns,", "rows.values[kept], rows.advantages[kept],"),
     mutant("minimum for maximum in the value loss", VALUE_LOSS, "torch.maximum", "torch.minimum"),
@@ -235,10 +246,10 @@ MUTANTS = (
         "mean of the means of micro-batches",
         (
             Edit(f"keel.{STEP}", "terms.total.backward()", "(terms.total / terms.count).backward()"),
-            Edit(f"keel.{STEP}", "denominator.to(p.grad.dtype)", "len(list(micro_batches(batch, micro_batch_tokens)))"),
+            Edit(f"keel.{STEP}", "clip(denominator)", "clip(len(list(micro_batches(batch, micro_batch_tokens))))"),
         ),
     ),
-    mutant("gradients pile up", "train.optim:Optimizer.step", "part.zero_grad(set_to_none=True)", "pass"),
+    mutant("gradients pile up", "train.optim:Optimizer._step_parts", "part.zero_grad(set_to_none=True)", "pass"),
     mutant(
         "responses begin at position 0", "batch.pack:pack",
         "response_offsets + torch.repeat_interleave(prompt_lengths[owner], response_lengths)", "response_offsets", "rloo",
@@ -249,6 +260,13 @@ MUTANTS = (
     ),
     mutant("SFT on tokens that do not count", "algorithms.sft:SFT.loss", ".masked_fill(~rows.response_mask, 0)", ""),
     mutant("SFT divides by responses", "algorithms.sft:SFT.loss", "rows.response_mask.sum()", "rows.response_lengths.new_tensor(rows.num_responses)"),
+    # DPO
+    mutant("log-probabilities averaged over tokens", DPO_LOSS, "pack(rows))[0])", "pack(rows))[0]) / rows.response_lengths"),
+    mutant("DPO without its reference", DPO_LOSS, "logprobs - rows.sequence_ref_logprobs", "logprobs"),
+    mutant("beta on one response only", DPO_TERMS, "beta * log_ratio_b", "log_ratio_b"),
+    mutant("IPO's distance doubled", "functional.preference_losses:ipo", "1.0 / (2.0 * beta)", "1.0 / beta"),
+    mutant("noise corrected the wrong way", "functional.preference_losses:without_noise", "preference - flipped", "preference + flipped"),
+    mutant("weights of pairs ignored by DPO", DPO_LOSS, "(rows.weight * losses).sum()", "losses.sum()"),
     # the reward model
     mutant("the loser preferred", PAIR_LOSS, "score_a.to(dtype) - score_b.to(dtype)", "score_b.to(dtype) - score_a.to(dtype)"),
     mutant("shared votes hardened", PAIR_LOSS, "preference = preference.to(dtype)", "preference = (preference > 0.5).to(dtype)"),

@@ -8,7 +8,6 @@ from keel.batch.pack import pack
 from keel.models.packed import forward_hidden, token_logprobs
 
 every_algorithm = pytest.mark.parametrize("name", BENCHES)
-online = pytest.mark.parametrize("name", ONLINE)
 
 
 @every_algorithm
@@ -26,7 +25,7 @@ def test_the_order_of_the_rows_does_not_matter(name):
     bench.gradient(shuffled).assert_close(bench.gradient(batch), 2e-6)
 
 
-@online
+@every_algorithm
 def test_what_does_not_count_may_be_nan(name):
     bench = BENCHES[name]()
     clean, poison = (bench.algorithm.prepare(poisoned(bench.raw, value)) for value in (0.0, float("nan")))

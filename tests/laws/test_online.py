@@ -1,30 +1,42 @@
-"""Laws of PPO and RLOO: what a rollout is worth, and that the first step is on policy (SCIENCE T7)."""
+"""Laws of PPO, RLOO and GRPO: what a rollout is worth, and that the first step is on policy (SCIENCE T7)."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from helpers.benches import BENCHES, KL_COEF, ONLINE, Bench, cut_into_responses, penalty, policy
+from helpers.benches import (
+    BENCHES,
+    GROUPED,
+    KL_COEF,
+    LONGEST,
+    ONLINE,
+    PPO_FORMS,
+    Bench,
+    cut_into_responses,
+    penalty,
+    policy,
+)
 from helpers.tiny import tiny_model
 from torch import Tensor, nn
 
+from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
 from keel.batch.pack import pack
 from keel.batch.types import CriticRollout, Rollout
 from keel.models.adapters import add_lora, reference_mode
 from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler
 from keel.models.heads import ValueHead
-from keel.models.packed import forward_hidden
+from keel.models.packed import hidden_before
 from keel.models.settings import LoraConfig
 from keel.train.judge import FunctionScorer, Judge
 from keel.train.rollout import EncodedPrompt, Reference, RolloutConfig, RolloutSource
 from keel.train.settings import ShapingConfig
 
 online = pytest.mark.parametrize("name", ONLINE)
-ppo = pytest.mark.parametrize("name", ["ppo separate", "ppo trunk"])
+ppo = pytest.mark.parametrize("name", PPO_FORMS)
 
 
 def reward_to_go(batch: Rollout) -> list[Tensor]:
@@ -75,14 +87,54 @@ def test_rloo_pays_a_response_by_what_it_earns_over_the_others():
         at += count
 
 
+def test_grpo_pays_a_response_by_its_standing_among_the_others():
+    """Standardised within the prompt; with the penalty in the loss nothing but the score is standardised."""
+    bench = BENCHES["grpo"]()
+    batch, raw = bench.algorithm.prepare(bench.raw), bench.raw
+    groups = raw.scores.split(raw.fanout.tolist())
+    expected = torch.cat([(group - group.mean()) / (group.std() + 1e-4) for group in groups])
+    torch.testing.assert_close(batch.advantages, expected[raw.response_of_token], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["grpo", "grpo dr_grpo", "grpo dapo"])
+def test_equal_scores_teach_grpo_nothing(name):
+    bench = BENCHES[name](kl=penalty(estimator="k3", placement="loss"))
+    batch = bench.algorithm.prepare(replace(bench.raw, scores=torch.ones_like(bench.raw.scores)))
+    assert not batch.advantages.any()
+
+
+def test_the_kl_in_the_reward_counts_for_grpo_as_it_does_for_rloo():
+    """Without the deviation, k samples are worth (k - 1) / k of what leave-one-out makes of them."""
+    grpo, rloo = BENCHES["grpo dr_grpo"](kl=penalty()), BENCHES["rloo"]()
+    share = (rloo.raw.fanout - 1) / rloo.raw.fanout
+    expected = (
+        rloo.algorithm.prepare(rloo.raw).advantages * share[rloo.raw.prompt_of_response][rloo.raw.response_of_token]
+    )
+    torch.testing.assert_close(grpo.algorithm.prepare(grpo.raw).advantages, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("preset", "alike"), [("none", False), ("dr_grpo", True), ("dapo", True)])
+def test_only_classic_grpo_weighs_a_token_by_the_length_of_its_response(preset, alike):
+    """Two responses of equal advantage: the token of a short one against a token of a long one."""
+    bench = BENCHES["grpo"](preset=preset, entropy_coef=0.0, kl=penalty())
+    batch = bench.algorithm.prepare(bench.raw)
+    lengths = batch.sum_per_response(torch.ones_like(batch.advantages))
+    short, long = (i for i in (int(lengths.argmin()), int(lengths.argmax())))
+    weights = bench.algorithm._weights(batch)
+    weights = torch.ones_like(batch.advantages) if weights is None else weights
+    of_short, of_long = (weights[batch.response_of_token == i].mean() for i in (short, long))
+    ratio = 1.0 if alike else float(lengths[long] / lengths[short])
+    assert float(of_short / of_long) == pytest.approx(ratio)
+
+
 @online
 def test_what_a_row_is_worth_does_not_depend_on_its_company(name):
-    bench = BENCHES[name](**({} if name == "rloo" else {"whiten_advantages": False}))
+    bench = BENCHES[name](**({"whiten_advantages": False} if name in PPO_FORMS else {}))
     prepare, raw = bench.algorithm.prepare, bench.raw
     whole = prepare(raw)
     for i in range(len(raw)):
         alone = prepare(raw.rows(slice(i, i + 1)))
-        for field in ("advantages",) if name == "rloo" else ("advantages", "returns"):
+        for field in ("advantages", "returns") if name in PPO_FORMS else ("advantages",):
             torch.testing.assert_close(getattr(alone, field), getattr(whole.rows(slice(i, i + 1)), field))
 
 
@@ -113,12 +165,13 @@ def test_a_critic_at_its_target_stays(name):
 
 def own_values(bench: Bench) -> Tensor:
     packed = pack(bench.raw)
-    return bench.trained["critic"].values(packed, forward_hidden(bench.trained["policy"], packed))
+    return bench.trained["critic"].values(packed, hidden_before(bench.trained["policy"], packed))
 
 
 @online
 def test_no_advantage_no_gradient_of_the_policy(name):
-    bench = BENCHES[name](entropy_coef=0.0, **({} if name == "rloo" else {"value_coef": 0.0}))
+    changes = {"value_coef": 0.0} if name in PPO_FORMS else {"kl": penalty()}
+    bench = BENCHES[name](entropy_coef=0.0, **changes)
     batch = bench.algorithm.prepare(bench.raw)
     step = bench.gradient(replace(batch, advantages=torch.zeros_like(batch.advantages)))
     assert max(g.abs().max() for g in step.gradients.values()) == 0
@@ -162,16 +215,19 @@ def test_the_first_ratio_is_one(name, architecture, temperature, lora):
     source = online_source(model, Reference(model=tiny_model(architecture, seed=1)), temperature)
     (batch,) = source.batches(0, 1)
     algorithm, trained = algorithm_on(name, model, temperature)
-    raw = batch if name == "rloo" else source.with_values(batch, algorithm.critic)
+    raw = source.with_values(batch, algorithm.critic) if name in PPO_FORMS else batch
     step = Bench(algorithm=algorithm, trained=trained, raw=raw).gradient(micro_batch_tokens=64)
     assert step.metrics["log_ratio_max"] <= 1e-5
     assert step.metrics["clip_fraction"] == 0
     assert step.metrics["approx_kl"] == pytest.approx(0, abs=1e-9)
 
 
-def algorithm_on(name: str, model: nn.Module, temperature: float) -> tuple[PPO | RLOO, nn.Module]:
+def algorithm_on(name: str, model: nn.Module, temperature: float) -> tuple[PPO | RLOO | GRPO, nn.Module]:
     if name == "rloo":
         return RLOO(model, RLOOConfig(), penalty(), temperature), model
+    if name in GROUPED:
+        preset = name.partition(" ")[2] or "none"
+        return GRPO(model, GRPOConfig(preset=preset), penalty(), LONGEST, temperature), model
     critic = Critic(ValueHead(32), None if name == "ppo trunk" else tiny_model("llama", seed=3).base_model)
     ppo = PPO(model, critic, PPOConfig(), penalty(), temperature)
     return ppo, nn.ModuleDict({"policy": model, "critic": critic})

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.benches import BENCHES, KL_COEF, Bench, policy, rollout, with_values
+from helpers.benches import BENCHES, KL_COEF, LONGEST, Bench, penalty, policy, rollout, with_values
 from helpers.from_scratch import reference
 from torch import Tensor, nn
 
@@ -142,4 +142,52 @@ def test_rloo_takes_the_step_of_its_reference(side, temperature, away):
     if away:
         nudge(bench.trained, theirs)
     loss = module.rloo_loss(theirs, rows, real, response, old, advantages, clip_high=0.3, temperature=temperature)
+    assert_same_step(bench, batch, loss, theirs)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
+@pytest.mark.parametrize("preset", ["none", "dr_grpo", "dapo"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_grpo_takes_the_step_of_its_reference(side, preset, away):
+    module = reference("grpo")
+    kl = penalty(estimator="k3", placement="loss")
+    bench = BENCHES["grpo"](preset=preset, temperature=0.7, entropy_coef=0.0, kl=kl)
+    config = bench.algorithm.config
+    raw = rollout(bench.trained, whole=True, fanout=(3,) * 5, temperature=0.7, distance=0.0)
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(raw, side)
+    old, ref = (spread(flat, response) for flat in (raw.logprobs, raw.ref_logprobs))
+    advantages = module.group_advantages(raw.scores, 3, config.scale)
+    batch = bench.algorithm.prepare(raw)
+    torch.testing.assert_close(batch.advantages, advantages[raw.response_of_token], rtol=1e-5, atol=1e-5)
+    if away:
+        nudge(bench.trained, theirs)
+    loss = module.grpo_loss(
+        theirs, rows, real, response, old, ref, advantages,
+        kl_coef=KL_COEF, average=config.average, max_new_tokens=LONGEST, clip_high=0.3, temperature=0.7,
+    )  # fmt: skip
+    assert_same_step(bench, batch, loss, theirs)
+
+
+@pytest.mark.parametrize("name", ["dpo", "dpo robust", "dpo ipo"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_dpo_takes_the_step_of_its_reference(side, name):
+    module = reference("dpo")
+    bench, ref = BENCHES[name](), policy(1)
+    batch, config = bench.raw, bench.algorithm.config
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(batch, side)
+    counted = spread(batch.response_mask, response)
+    logprobs = module.sequence_logprobs(theirs, rows, real, counted)
+    with torch.no_grad():
+        ref_logprobs = module.sequence_logprobs(ref, rows, real, counted)
+    torch.testing.assert_close(batch.sequence_ref_logprobs, ref_logprobs, rtol=1e-5, atol=1e-5)
+    arguments = (logprobs[0::2], logprobs[1::2], ref_logprobs[0::2], ref_logprobs[1::2], batch.preference)
+    if config.loss == "ipo":
+        loss = module.ipo_loss(*arguments, weight=batch.weight)
+    else:
+        loss = module.dpo_loss(
+            *arguments, weight=batch.weight, margin=batch.margin,
+            label_smoothing=config.label_smoothing, label_noise=config.label_noise,
+        )  # fmt: skip
     assert_same_step(bench, batch, loss, theirs)

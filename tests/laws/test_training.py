@@ -7,16 +7,31 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.benches import BENCHES, Recorder, critic, pairs, policy, reward_model, tokens
+from helpers.benches import (
+    BENCHES,
+    GROUPED,
+    ONLINE,
+    PREFERENCE,
+    Recorder,
+    critic,
+    pairs,
+    policy,
+    preferences,
+    referred,
+    reward_model,
+    tokens,
+)
 from helpers.tiny import EOS
 from torch import nn
 
+from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
+from keel.algorithms.preference import DPO
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.algorithms.sft import SFT
-from keel.batch.types import TokenBatch
+from keel.batch.types import PairBatch, TokenBatch
 from keel.models.generate import InProcessSampler
 from keel.train.judge import FunctionScorer, Judge
 from keel.train.loop import LoopConfig, fit
@@ -64,6 +79,11 @@ class Training:
 
 
 UPDATES = 6
+DPO_CONFIGS = {
+    "dpo": DPOConfig(label_smoothing=0.1),
+    "dpo robust": DPOConfig(label_noise=0.1),
+    "dpo ipo": DPOConfig(loss="ipo"),
+}
 
 
 def optim(name: str) -> OptimConfig:
@@ -99,8 +119,11 @@ def online(name: str, config: OptimConfig, updates: int = UPDATES) -> Training:
         config=RolloutConfig(prompts=4, samples=4, max_new_tokens=6, temperature=1.0, micro_batch_tokens=64, seed=5),
     )
     modules, groups = {"policy": model}, [ParameterGroup(parameters=trainable(model))]
-    if name == "rloo":
-        algorithm: Any = RLOO(model, RLOOConfig(), kl)
+    if name in GROUPED:
+        preset = name.partition(" ")[2] or "none"
+        algorithm: Any = (
+            RLOO(model, RLOOConfig(), kl) if name == "rloo" else GRPO(model, GRPOConfig(preset=preset), kl, 6)
+        )
 
         def source(start: int) -> Any:
             return rollouts.batches(start, updates)
@@ -132,6 +155,10 @@ def training(name: str, config: OptimConfig) -> Training:
     if kind == "reward":
         model = reward_model(form)
         return offline(model, RewardModelling(model, PairLossConfig()), [pairs(i) for i in range(UPDATES)], config)
+    if kind == "dpo":
+        model = policy()
+        dpo = DPO(model, DPO_CONFIGS[name])
+        return offline(model, dpo, [preferences(i, ref=policy()) for i in range(UPDATES)], config)
     return online(name, config)
 
 
@@ -169,35 +196,46 @@ def test_sft_learns_by_heart():
     assert losses[-1] < 0.5
 
 
+def better_at_the_end(seed: int) -> PairBatch:
+    """Comparisons in which the response that ends with token 9 is better, the other ends with 10."""
+    batch = pairs(seed)
+    ends = batch.response_lengths.cumsum(0) - 1
+    said = batch.response_tokens.clone()
+    said[ends] = 10
+    said[ends[0::2][seed % 2 :: 2]] = 9  # every other pair has it first, the others second
+    first = said[ends[0::2]] == 9
+    said[ends[1::2][~first]] = 9
+    return replace(
+        batch,
+        response_tokens=said,
+        preference=first.float(),
+        weight=torch.ones(len(batch)),
+        margin=torch.zeros(len(batch)),
+    )
+
+
+@pytest.mark.parametrize("name", PREFERENCE)
+def test_a_policy_learns_a_preference(name):
+    model, reference = policy(), policy()
+    batches = [referred(better_at_the_end(seed), reference) for seed in range(40)]
+    training = offline(model, DPO(model, DPO_CONFIGS[name]), batches, optim("adamw"))
+    history = list(training.steps(0))
+    assert sum(metrics["accuracy"] for metrics in history[-8:]) / 8 >= 0.9
+    assert history[-1]["chosen_log_ratio"] > history[-1]["rejected_log_ratio"] + 2
+
+
 @pytest.mark.parametrize("form", ["head", "implicit", "hybrid"])
 def test_a_reward_model_learns_a_preference(form):
     """The response that ends with token 9 is better, whatever else it says."""
-    model, batches = reward_model(form), []
-    for seed in range(40):
-        batch = pairs(seed)
-        ends = batch.response_lengths.cumsum(0) - 1
-        said = batch.response_tokens.clone()
-        said[ends] = 10
-        said[ends[0::2][seed % 2 :: 2]] = 9  # every other pair has it first, the others second
-        first = said[ends[0::2]] == 9
-        said[ends[1::2][~first]] = 9
-        batches.append(
-            replace(
-                batch,
-                response_tokens=said,
-                preference=first.float(),
-                weight=torch.ones(len(batch)),
-                margin=torch.zeros(len(batch)),
-            )
-        )
+    model, batches = reward_model(form), [better_at_the_end(seed) for seed in range(40)]
     training = offline(model, RewardModelling(model, PairLossConfig()), batches, optim("adamw"))
     accuracy = [metrics["accuracy"] for metrics in training.steps(0)]
     assert sum(accuracy[-8:]) / 8 >= 0.95
 
 
-@pytest.mark.parametrize("name", ["ppo separate", "ppo trunk", "rloo"])
+@pytest.mark.parametrize("name", ONLINE)
 def test_a_policy_learns_what_pays(name):
-    training = online(name, optim("adamw"), updates=60 if name == "rloo" else 30)
+    training = online(name, optim("adamw"), updates=60 if name in GROUPED else 30)
     totals = [training.judge.running_mean * training.judge.running_count for _ in training.steps(0)]
     per_update = torch.tensor([0.0, *totals]).diff() / 16
     assert per_update[:5].mean() < 0.6

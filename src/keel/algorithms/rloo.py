@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from keel.algorithms.ppo import KLPenalty, policy_figures
+from keel.algorithms.grouped import clipped_terms, far_enough, returns
+from keel.algorithms.ppo import KLPenalty
 from keel.algorithms.settings import RLOOConfig
-from keel.batch.pack import pack
 from keel.batch.types import Experience, Rollout, widen
 from keel.functional.advantages import leave_one_out
-from keel.functional.policy_losses import clipped_surrogate
-from keel.models.packed import logprobs_and_entropy
 from keel.train.step import LossTerms, Metrics
 
 
@@ -30,25 +28,13 @@ class RLOO:
     temperature: float = 1.0
 
     def prepare(self, rollout: Rollout) -> Experience:
-        totals = rollout.scores + rollout.sum_per_response(self.kl.in_reward(rollout))
-        advantages = leave_one_out(totals, rollout.fanout)
+        advantages = leave_one_out(returns(rollout, self.kl), rollout.fanout)
         return widen(rollout, Experience, advantages=advantages[rollout.response_of_token])
 
     def loss(self, rows: Experience) -> LossTerms:
-        c, kept = self.config, rows.response_mask
-        logprobs, entropy = logprobs_and_entropy(self.policy, pack(rows), temperature=self.temperature)
-        # Only tokens that count go on, so that nothing elsewhere, not even nan, can reach a gradient.
-        logprobs, entropy, old = logprobs[kept], entropy[kept], rows.logprobs[kept]
-        surrogate = clipped_surrogate(logprobs, old, rows.advantages[kept], c.clip_low, c.clip_high)
-        penalty = self.kl.in_loss(logprobs, rows.ref_logprobs[kept])
-        return LossTerms(
-            total=(surrogate + penalty - c.entropy_coef * entropy).sum(),
-            count=kept.new_tensor(rows.num_responses, dtype=torch.int64),
-            sums=policy_figures(logprobs, old, entropy, surrogate, c.clip_low, c.clip_high),
-            figure_count=kept.sum(),
-            maxima={"log_ratio_max": (logprobs.detach() - old).abs().max()},
-        )
+        responses = rows.response_lengths.new_tensor(rows.num_responses, dtype=torch.int64)
+        return clipped_terms(self.policy, rows, self.config, self.kl, self.temperature, count=responses)
 
     def enough(self, metrics: Metrics) -> bool:
         """True when this update has moved the policy far enough from the one that sampled."""
-        return self.config.stop_at_kl is not None and metrics["approx_kl"] > self.config.stop_at_kl
+        return far_enough(self.config, metrics)

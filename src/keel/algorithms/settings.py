@@ -1,5 +1,6 @@
 """Settings of the algorithms: only what their equations hold. No torch here: the command line reads them."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,15 +10,29 @@ from keel.core.config import Config
 KL_PRESETS = {
     "source_a": {"controller": "adaptive", "initial": 0.05, "low": 0.01, "high": 0.1},
     "instructgpt": {"controller": "adaptive", "initial": 0.2, "low": 0.02, "high": 2.0},
+    "grpo": {"controller": "fixed", "initial": 0.04, "estimator": "k3", "placement": "loss"},
 }
+GRPO_PRESETS = {
+    "dr_grpo": {"scale": "none", "average": "constant"},
+    "dapo": {"average": "tokens", "clip_high": 0.28},
+}
+
+
+def filled(values: object, presets: Mapping[str, Mapping[str, object]]) -> object:
+    """`values` of a section over those of the preset that it names."""
+    if not isinstance(values, dict):
+        return values
+    preset = values.get("preset")
+    return {**presets[preset], **values} if isinstance(preset, str) and preset in presets else values
 
 
 class KLConfig(Config):
     """The penalty that keeps the policy near its reference. The estimator decides the fixed point (C14)."""
 
-    preset: Literal["none", "source_a", "instructgpt"] = "none"
-    """Named starting values: source_a is 0.05 adaptive within 0.01 to 0.1, instructgpt is 0.2 adaptive. Fields given
-    beside a preset win over it."""
+    preset: Literal["none", "source_a", "instructgpt", "grpo"] = "none"
+    """Named starting values: source_a is 0.05 adaptive within 0.01 to 0.1, instructgpt is 0.2 adaptive, grpo is 0.04
+    fixed with k3 in the loss (what algorithm grpo takes when no preset is named). Fields given beside a preset win over
+    it."""
     estimator: Literal["k1", "k2", "k3"] = "k1"
     """k1 = log pi/ref, k2 = k1²/2, k3 = exp(-k1) - 1 + k1 (Schulman 2020)."""
     placement: Literal["reward", "loss"] = "reward"
@@ -40,10 +55,7 @@ class KLConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        preset = values.get("preset")
-        return {**KL_PRESETS[preset], **values} if isinstance(preset, str) and preset in KL_PRESETS else values
+        return filled(values, KL_PRESETS)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -100,8 +112,8 @@ class PPOConfig(Config):
     """Rate of the critic; null takes the policy's."""
 
 
-class RLOOConfig(Config):
-    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024)."""
+class GroupConfig(Config):
+    """What every method needs that compares the samples of a prompt and has no critic."""
 
     epochs: int = Field(1, ge=1)
     """Passes over each rollout."""
@@ -117,6 +129,29 @@ class RLOOConfig(Config):
     """An update ends early when the policy has moved this far from the one that sampled, in nats per token."""
 
 
+class RLOOConfig(GroupConfig):
+    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024)."""
+
+
+class GRPOConfig(GroupConfig):
+    """Group-relative policy optimisation (Shao et al. 2024) and its two best-known corrections."""
+
+    preset: Literal["none", "dr_grpo", "dapo"] = "none"
+    """none is GRPO as published; dr_grpo takes scale none and average constant (Liu et al. 2025); dapo averages over
+    tokens and clips at 1.28 (Yu et al. 2025). Fields given beside a preset win over it."""
+    scale: Literal["std", "none"] = "std"
+    """What the advantages of a prompt are divided by: the deviation of its scores, which weighs prompts by how alike
+    their samples are, or nothing."""
+    average: Literal["responses", "tokens", "constant"] = "responses"
+    """Of what the loss is a mean: responses takes the mean over each response's tokens first, so that long responses
+    count less a token; tokens takes all alike; constant divides the sum over a response by ppo.max_new_tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: object) -> object:
+        return filled(values, GRPO_PRESETS)
+
+
 class PairLossConfig(Config):
     """The Bradley-Terry loss of a reward model."""
 
@@ -124,3 +159,26 @@ class PairLossConfig(Config):
     """Share of labels taken to be random."""
     centering: float = Field(0.01, ge=0)
     """Weight of (score_a + score_b)², which keeps scores near zero."""
+
+
+class DPOConfig(Config):
+    """Direct preference optimisation (Rafailov et al. 2023): the loss on a pair of responses."""
+
+    beta: float = Field(0.1, gt=0)
+    """Reward per nat of log-ratio to the reference. Higher keeps the policy nearer to it."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid is DPO; ipo is the squared loss of Azar et al. 2023, which stays bounded when raters always agree."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the way that targets move to their opposite (conservative DPO). It holds the policy back; it does not
+    correct for wrong labels."""
+    label_noise: float = Field(0.0, ge=0, lt=0.5)
+    """Share of labels known to be wrong, which the loss then corrects for (robust DPO, Chowdhury et al. 2024)."""
+
+    @model_validator(mode="after")
+    def _one_view_of_noise(self) -> Self:
+        if self.label_smoothing and self.label_noise:
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} and label_noise={self.label_noise} pull the targets in "
+                "opposite directions. Keep label_noise if you know how many labels are wrong, else label_smoothing"
+            )
+        return self

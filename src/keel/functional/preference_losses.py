@@ -32,3 +32,46 @@ def bradley_terry(
     lead = score_a.to(dtype) - score_b.to(dtype) - margin * torch.sign(2.0 * preference - 1.0)
     target = preference * (1.0 - 2.0 * label_smoothing) + label_smoothing
     return binary_cross_entropy_with_logits(lead, target, reduction="none")
+
+
+def dpo(
+    log_ratio_a: Tensor,
+    log_ratio_b: Tensor,
+    preference: Tensor,
+    beta: float,
+    margin: Tensor | float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Bradley-Terry on the rewards that a policy implies, beta · log policy / ref of the whole response, [P].
+
+    Rafailov et al. 2023, arXiv 2305.18290, eq. 7, with soft targets. log_ratio_a and log_ratio_b [P] are *sums* over a
+    response's tokens: means are another loss with another optimum. `preference`, `margin` (as the offset of Amini et
+    al. 2024, arXiv 2402.10571) and `label_smoothing` (cDPO, Mitchell 2023) are those of `bradley_terry`. The gradient
+    by log_ratio_a is beta · (sigmoid(beta · lead) - preference).
+    """
+    return bradley_terry(beta * log_ratio_a, beta * log_ratio_b, preference, margin, label_smoothing)
+
+
+def ipo(log_ratio_a: Tensor, log_ratio_b: Tensor, preference: Tensor, beta: float) -> Tensor:
+    """Squared distance of the lead log_ratio_a - log_ratio_b from ± 1 / (2 beta), [P] in float32 or wider.
+
+    Azar et al. 2023, arXiv 2310.12036, eq. 17 with tau = beta; soft targets weigh the two signs, so that the minimum of
+    a pair lies at (2 preference - 1) / (2 beta), finite however sure the raters are. Log-ratios are sums over tokens,
+    as in the paper.
+    """
+    same_shape(log_ratio_a=log_ratio_a, log_ratio_b=log_ratio_b, preference=preference)
+    dtype = torch.promote_types(log_ratio_a.dtype, torch.float32)
+    preference, lead = preference.to(dtype), log_ratio_a.to(dtype) - log_ratio_b.to(dtype)
+    wanted = 1.0 / (2.0 * beta)
+    return preference * (lead - wanted).square() + (1.0 - preference) * (lead + wanted).square()
+
+
+def without_noise(preference: Tensor, flipped: float) -> Tensor:
+    """The target whose loss is an unbiased estimate of the clean one when a share `flipped` of the labels is wrong.
+
+    Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409, eq. 12): every loss here is linear in the target, so that
+    ((1 - e) loss(p) - e loss(1 - p)) / (1 - 2e) is the loss at (p - e) / (1 - 2e). The result may lie outside [0, 1].
+    """
+    if not 0.0 <= flipped < 0.5:
+        raise ValueError(f"flipped must be in [0, 0.5), found {flipped}")
+    return (preference - flipped) / (1.0 - 2.0 * flipped)
