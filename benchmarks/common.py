@@ -1,6 +1,7 @@
 """What both sides of a comparison share: the job, the clock, the memory meter, the matmul floor.
 
-Imported by keel's process and by the peers', so it imports neither.
+Imported by keel's process and by the peers', so it imports neither. On a GPU a clock waits for it, and memory is what
+torch allocated there.
 """
 
 import ctypes
@@ -45,6 +46,8 @@ class Job:
     max_new_tokens: int = 64
     epochs: int = 1
     lora_rank: int = 0
+    last_layers: int = 0
+    """How many of the last layers have adapters; 0 is all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: keel holds weights in it, TRL holds float32 weights and computes in it."""
     micro_batch_tokens: int = 8192
@@ -52,6 +55,7 @@ class Job:
     learning_rate: float = 1e-5
     seed: int = 0
     threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @property
     def total(self) -> int:
@@ -79,7 +83,7 @@ class Meter:
 
     `begin` when models, data and optimiser stand and the first step is next; `step` after every step. Memory added is
     the largest resident size from then on less the resident size at that moment, so it holds gradients, optimiser
-    state and activations, not the weights.
+    state and activations, not the weights. On a GPU both are of its memory, as torch allocates it.
     """
 
     def __init__(self, job: Job) -> None:
@@ -89,22 +93,23 @@ class Meter:
         self.tokens: list[int] = []
         self.losses: list[float] = []
         self.rss_before = self.peak = 0
+        self.facts: dict[str, Any] = {}
+        """What else the record says."""
 
     def begin(self) -> None:
         gc.collect()
-        trim_heap()
-        reset_peak()
-        self.rss_before = resident_bytes()
+        self.rss_before = begin_memory(self.job.device)
         self.cpu, self.wall = [time.process_time()], [time.perf_counter()]
 
     def step(self, tokens: int, loss: float | None = None) -> bool:
         """Write down a step of `tokens` real tokens. True when it was the last."""
+        wait(self.job.device)
         self.cpu.append(time.process_time())
         self.wall.append(time.perf_counter())
         self.tokens.append(int(tokens))
         if loss is not None:
             self.losses.append(float(loss))
-        self.peak = peak_bytes()
+        self.peak = peak_memory(self.job.device)
         return len(self.tokens) >= self.job.total
 
     def record(self, name: str, **more: Any) -> dict[str, Any]:
@@ -126,6 +131,7 @@ class Meter:
             "memory_added_bytes": self.peak - self.rss_before,
             "losses": self.losses[:3],
             "threads": self.job.threads,
+            **self.facts,
             **more,
         }
 
@@ -143,6 +149,37 @@ def libraries() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was told."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def begin_memory(device: str) -> int:
+    """Bytes in use now, after forgetting the peak so far: resident ones, or those that torch allocated on the GPU."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    trim_heap()
+    reset_peak()
+    return resident_bytes()
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes in use since `begin_memory`."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return peak_bytes()
 
 
 def resident_bytes() -> int:
@@ -181,23 +218,30 @@ def _status(name: str) -> int:
     return 0
 
 
-def matmul_flops_per_second(tokens: int, hidden: int, inner: int, dtype: str = "float32", repeats: int = 3) -> float:
-    """What one thread reaches in matrix products: the better of a layer's own shape and a 1024 cube.
+def matmul_flops_per_second(
+    tokens: int, hidden: int, inner: int, dtype: str = "float32", device: str = "cpu", repeats: int = 3
+) -> float:
+    """What one thread, or the GPU, reaches in matrix products: the better of a layer's own shape and a cube.
 
-    In operations a CPU-second, the best of `repeats`: the rate that the floor is computed with.
+    In operations a CPU-second (a second on the GPU), the best of `repeats`: the rate that the floor is computed with.
     """
     import torch
 
+    least, side, clock = (2e13, 8192, time.perf_counter) if device == "cuda" else (1e10, 1024, time.process_time)
     best = 0.0
-    for rows, middle, columns in ((min(tokens, 4096), hidden, inner), (1024, 1024, 1024)):
-        a, b = (torch.randn(shape).to(getattr(torch, dtype)) for shape in ((rows, middle), (middle, columns)))
+    for rows, middle, columns in ((min(tokens, 4 * side), hidden, inner), (side, side, side)):
+        a, b = (
+            torch.randn(shape, device=device).to(getattr(torch, dtype)) for shape in ((rows, middle), (middle, columns))
+        )
         out = a @ b
-        rounds = max(1, round(1e10 / (2 * rows * middle * columns)))
+        rounds = max(1, round(least / (2 * rows * middle * columns)))
         for _ in range(repeats):
-            begun = time.process_time()
+            wait(device)
+            begun = clock()
             for _ in range(rounds):
                 torch.mm(a, b, out=out)
-            best = max(best, 2 * rows * middle * columns * rounds / (time.process_time() - begun))
+            wait(device)
+            best = max(best, 2 * rows * middle * columns * rounds / (clock() - begun))
     return best
 
 

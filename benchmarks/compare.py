@@ -223,7 +223,7 @@ def run(python: Path, script: str, job: Job) -> dict[str, Any]:
             **threads,
             "PYTHONPATH": os.pathsep.join(paths),
             "TOKENIZERS_PARALLELISM": "false",
-            "CUDA_VISIBLE_DEVICES": "",
+            **({"CUDA_VISIBLE_DEVICES": ""} if job.device == "cpu" else {}),
             "HF_HUB_OFFLINE": "1",
             "TRL_EXPERIMENTAL_SILENCE": "1",
         }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from common import Job, Meter, Shape, matmul_flops_per_second, write_record
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
@@ -48,9 +49,15 @@ def main(job: Job) -> dict[str, Any]:
     runs = {"sft": sft, "reward": reward, "rloo": online, "ppo": online, "rollout": rollout}
     with tempfile.TemporaryDirectory() as folder:
         meter, flops, tokens = runs[job.stage](job, Path(folder))
-    shape = Shape.of(load_causal_lm(job.model, verify=False))
-    rate = matmul_flops_per_second(tokens, shape.hidden, shape.inner, job.dtype)
+    shape = shape_of(job)
+    rate = matmul_flops_per_second(tokens, shape.hidden, shape.inner, job.dtype, job.device)
     return meter.record("keel", flops=flops, matmul_flops_per_second=rate, floor_cpu_seconds=flops / rate)
+
+
+def shape_of(job: Job) -> Shape:
+    """Of the job's model, whose weights nobody reads for it."""
+    with torch.device("meta"):
+        return Shape.of(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model)))
 
 
 def train(
@@ -70,7 +77,7 @@ def train(
 
 def files(job: Job) -> PolicyFiles:
     return PolicyFiles(
-        path=job.model, identity="base", config=ModelConfig(path=job.model, device="cpu", dtype=job.dtype)
+        path=job.model, identity="base", config=ModelConfig(path=job.model, device=job.device, dtype=job.dtype)
     )
 
 
@@ -87,22 +94,30 @@ def batches(job: Job, rows: Sequence[Any]) -> list[Sequence[Any]]:
     return [rows[i * job.batch : (i + 1) * job.batch] for i in range(job.total)]
 
 
-def training_flops(shape: Shape, measured: Sequence[Sequence[Group]], *, scored: bool) -> float:
-    """Three forward passes a step; with `scored` every response token goes through the output layer."""
-    return sum(3 * shape.forward_flops(groups, sum(sum(r) for _, r in groups) if scored else 0) for groups in measured)
+def passes(job: Job) -> int:
+    """How many forward passes' operations one in training needs; the gradient of frozen weights is not computed."""
+    return 2 if job.lora_rank else 3
+
+
+def training_flops(job: Job, shape: Shape, measured: Sequence[Sequence[Group]], *, scored: bool) -> float:
+    """With `scored` every response token goes through the output layer."""
+    return sum(
+        passes(job) * shape.forward_flops(groups, sum(sum(r) for _, r in groups) if scored else 0)
+        for groups in measured
+    )
 
 
 def sft(job: Job, folder: Path) -> tuple[Meter, float, int]:
     demos = [(r["prompt"], EncodedResponse(tokens=r["chosen"])) for r in job.read_records()]
     steps = batches(job, [(len(r["prompt"]), [len(r["chosen"])]) for r in job.in_order()])
     tokens = [sum(p + sum(r) for p, r in step) for step in steps]
-    policy: nn.Module = load_causal_lm(job.model, job.dtype, device="cpu")
+    policy: nn.Module = load_causal_lm(job.model, job.dtype, device=job.device)
     if settings := lora(job):
         policy = add_lora(policy, settings)
     config = SFTConfig(batch=job.batch)
     meter = train(job, folder, training_batches(demos, config, job.seed, 0, job.total), SFT(policy), policy, tokens)
     shape = Shape.of(transformer(policy))
-    return meter, training_flops(shape, steps[job.warmup :], scored=True), max(tokens)
+    return meter, training_flops(job, shape, steps[job.warmup :], scored=True), max(tokens)
 
 
 def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
@@ -111,11 +126,17 @@ def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
     ]
     steps = batches(job, [(len(r["prompt"]), [len(r["chosen"]), len(r["rejected"])]) for r in job.in_order()])
     tokens = [sum(2 * p + sum(r) for p, r in step) for step in steps]
-    model = RewardModel.load(job.reward_model, lora=lora(job), device="cpu").to(getattr(torch, job.dtype))
+    model = reward_model(job, lora(job))
     source = pair_batches(pairs, job.batch, derive(job.seed, "reward", 0), 0, job.total)
     meter = train(job, folder, source, RewardModelling(model, PairLossConfig()), model, tokens)
     shape = Shape.of(transformer(model.network))
-    return meter, training_flops(shape, steps[job.warmup :], scored=False), max(tokens)
+    return meter, training_flops(job, shape, steps[job.warmup :], scored=False), max(tokens)
+
+
+def reward_model(job: Job, adapters: LoraConfig | None) -> RewardModel:
+    model = RewardModel.load(job.reward_model, lora=adapters, device=job.device)
+    model.network.to(getattr(torch, job.dtype))  # the head stays in float32
+    return model
 
 
 def prompts_of(job: Job) -> list[EncodedPrompt]:
@@ -142,7 +163,7 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         lora=lora(job),
         optim=optim(job),  # type: ignore[arg-type]  # each section has a type of its own
     )
-    model = RewardModel.load(job.reward_model, device="cpu").to(getattr(torch, job.dtype)).eval().requires_grad_(False)
+    model = reward_model(job, None).eval().requires_grad_(False)
     scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
     judge = Judge(scorers={"reward_model": (1.0, scorer)}, shaping=config.shaping, max_new_tokens=job.max_new_tokens)
     task = AlignTask(start=files(job), reference=files(job), prompts=prompts_of(job), held_out=[])
@@ -157,7 +178,7 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
     )
     context = StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
     aligner = Aligner(context, config, task, judge)
-    shape = Shape.of(load_causal_lm(job.model, verify=False))
+    shape = shape_of(job)
     flops, largest = 0.0, 0
     meter.begin()
     for done, metrics in enumerate(aligner.updates(0), 1):
@@ -181,16 +202,17 @@ def online_flops(job: Job, shape: Shape, groups: Sequence[Group]) -> float:
     said = sum(sum(r) for _, r in groups)
     with_head, without = shape.forward_flops(groups, said), shape.forward_flops(groups, 0)
     critic = without if job.stage == "ppo" and job.setting != "trunk" else 0.0
-    return 2 * with_head + without + critic + job.epochs * 3 * (with_head + critic)
+    return 2 * with_head + without + critic + job.epochs * passes(job) * (with_head + critic)
 
 
 @torch.no_grad()
 def rollout(job: Job, folder: Path) -> tuple[Meter, float, int]:
-    model = load_causal_lm(job.model, job.dtype, device="cpu")
+    model = load_causal_lm(job.model, job.dtype, device=job.device)
     sampler = InProcessSampler(model, eos_ids(model, load_tokenizer(job.model)))
     prompts = prompts_of(job)
     shape = Shape.of(model)
     flops, meter = 0.0, Meter(job)
+    meter.facts = {"decode_bytes": 0.0, "prefill_flops": 0.0}
     meter.begin()
     for number, rows in enumerate(batches(job, [prompts[i] for i in job.order])):
         drawn = sampler.sample(
@@ -206,7 +228,25 @@ def rollout(job: Job, folder: Path) -> tuple[Meter, float, int]:
         if number >= job.warmup:
             groups = [(len(p.tokens), r.tolist()) for p, r in zip(rows, lengths, strict=True)]
             flops += shape.forward_flops(groups, len(drawn.tokens))
+            meter.facts["decode_bytes"] += decode_bytes(model, groups)
+            meter.facts["prefill_flops"] += shape.forward_flops([(p, []) for p, _ in groups], len(groups))
     return meter, flops, job.batch * job.samples
+
+
+def decode_bytes(model: nn.Module, groups: Sequence[Group]) -> float:
+    """What decoding must read, a token a step: all weights, each prompt's keys and values once while a response to it
+    goes on, and those of what each response has said. Prefill gives the first token.
+    """
+    config = transformer(model).config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    item = transformer(model).dtype.itemsize
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * item
+    # The embedding is looked up and not read, but the output layer, of the same size, is.
+    weights = sum(p.numel() for p in transformer(model).base_model.parameters()) * item
+    steps = max(max(responses) for _, responses in groups) - 1
+    prompts = sum(prompt * (max(responses) - 1) for prompt, responses in groups)
+    said = sum(n * (n - 1) / 2 for _, responses in groups for n in responses)
+    return weights * steps + token * (prompts + said)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peers.material import LlamaShape
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from keel.core.errors import DataError
 from keel.core.seed import derive
@@ -20,6 +20,7 @@ from keel.models.load import load_causal_lm, load_tokenizer, quiet
 from keel.models.reward import RewardModel
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
+SPECIAL = (PAD, EOS)
 
 
 def make(
@@ -49,25 +50,32 @@ def make(
 
 
 def write_llama(
-    folder: Path, shape: LlamaShape, tokenizer: PreTrainedTokenizerFast, ending_tokens: int, seed: int
-) -> None:
-    """A random Llama with its tokenizer."""
+    folder: Path,
+    shape: LlamaShape,
+    tokenizer: PreTrainedTokenizerFast,
+    ending_tokens: int,
+    seed: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> int:
+    """A random Llama with its tokenizer, drawn on `device`; how many parameters it has."""
     torch.manual_seed(derive(seed, "weights"))
-    network = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden,
-            intermediate_size=shape.inner,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    with torch.device(device):
+        network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     drawn = torch.randperm(len(tokenizer), generator=torch.Generator().manual_seed(derive(seed, "endings")))
     special = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     endings = [token for token in drawn.tolist() if token not in special][:ending_tokens]
@@ -76,6 +84,7 @@ def write_llama(
     with quiet():
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    return network.num_parameters()
 
 
 def train_tokenizer(comparisons: Sequence[Comparison], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -85,7 +94,7 @@ def train_tokenizer(comparisons: Sequence[Comparison], vocabulary: int) -> PreTr
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, EOS],
+        special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -94,6 +103,19 @@ def train_tokenizer(comparisons: Sequence[Comparison], vocabulary: int) -> PreTr
     short = vocabulary - tokenizer.get_vocab_size()
     tokenizer.add_tokens([f"<|unused {i}|>" for i in range(max(0, short))])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD)
+
+
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """A word for every token, so that any row of them is a text."""
+    words = {name: number for number, name in enumerate(SPECIAL)}
+    words |= {word(number): number for number in range(len(SPECIAL), vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=EOS))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD)
+
+
+def word(token: int) -> str:
+    return f"w{token}"
 
 
 def encode(comparisons: Sequence[Comparison], model: Path, max_tokens: int) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ class LlamaShape:
     layers: int
     heads: int
     kv_heads: int
+    tied: bool = True
+    """Whether the output layer is the embedding."""
 
 
 SHAPES = {

@@ -56,7 +56,7 @@ def common_arguments(job: Job, folder: str) -> dict[str, Any]:
         "max_grad_norm": 1.0,
         "gradient_checkpointing": False,
         "bf16": job.dtype == "bfloat16",
-        "use_cpu": True,
+        "use_cpu": job.device == "cpu",
         "dataloader_pin_memory": False,
         "report_to": "none",
         "save_strategy": "no",
@@ -73,7 +73,7 @@ def tokenizer_of(job: Job) -> Any:
 def causal_lm(job: Job) -> Any:
     """Weights in float32 for training, which mixed precision keeps; in the job's own for sampling alone."""
     dtype = getattr(torch, job.dtype) if job.stage == "rollout" else torch.float32
-    return AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype).to(job.device)
 
 
 def classifier(job: Job) -> Any:
@@ -214,7 +214,7 @@ def rollout(job: Job, folder: str) -> Meter:
     """`generate` of plain transformers, as TRL's online trainers call it; without log-probabilities."""
     tokenizer, model = AutoTokenizer.from_pretrained(job.model, padding_side="left"), causal_lm(job).eval()
     records, endings = job.in_order(), model.generation_config.eos_token_id
-    stops = torch.tensor(endings if isinstance(endings, list) else [endings])
+    stops = torch.tensor(endings if isinstance(endings, list) else [endings], device=job.device)
     torch.manual_seed(job.seed)
     meter = Meter(job)
     meter.begin()
@@ -222,7 +222,7 @@ def rollout(job: Job, folder: str) -> Meter:
         rows = records[i * job.batch : (i + 1) * job.batch]
         inputs = tokenizer.pad(
             {"input_ids": [r["prompt"] for r in rows for _ in range(job.samples)]}, return_tensors="pt"
-        )
+        ).to(job.device)
         out = model.generate(
             **inputs, max_new_tokens=job.max_new_tokens, do_sample=True, top_k=0, top_p=1.0, temperature=1.0
         )
