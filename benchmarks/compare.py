@@ -59,8 +59,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
     parser.add_argument("--micro-batch-tokens", type=int, default=8192, help="tokens per forward pass of keel")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="adapters on both sides; 0 trains in full")
+    parser.add_argument("--last-layers", type=int, default=0, metavar="N", help="adapters on both sides here only")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of both sides")
-    parser.add_argument("--one-trunk", action="store_true", help="ppo: keel's critic is a head on the policy")
+    parser.add_argument(
+        "--one-trunk",
+        action="store_true",
+        help="keel's roles share their weights: ppo's critic is a head on the policy, with --lora all are adapters",
+    )
     parser.add_argument(
         "--ending-tokens", type=int, default=0, help="further tokens that end a response, so that rows end early"
     )
@@ -83,8 +88,12 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             parser.error(f"--{name} {getattr(options, name)}: expected {least} or more")
     if options.stage == "rloo" and options.samples < 2:
         parser.error(f"--samples {options.samples}: rloo compares the samples of a prompt, so 2 or more")
-    if options.one_trunk and options.stage != "ppo":
-        parser.error(f"--one-trunk is about ppo's critic; {options.stage} has none")
+    if options.one_trunk and (options.stage not in ONLINE or options.stage == "rollout"):
+        parser.error(f"--one-trunk is about the roles of online training; {options.stage} has none")
+    if options.one_trunk and options.stage != "ppo" and not options.lora:
+        parser.error("--one-trunk without --lora is about ppo's critic; add --lora")
+    if options.last_layers and not options.lora:
+        parser.error("--last-layers says where adapters go; add --lora")
     if options.ending_tokens and options.stage == "ppo":
         parser.error("--ending-tokens: TRL's PPO knows one token that ends a response only")
     if options.model not in ("tiny", "7m", "12m") and not (Path(options.model) / "config.json").is_file():
@@ -131,7 +140,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             "max_tokens": options.max_tokens,
             **{
                 name: getattr(job, name)
-                for name in ("batch", "samples", "max_new_tokens", "epochs", "lora_rank", "dtype")
+                for name in ("batch", "samples", "max_new_tokens", "epochs", "lora_rank", "last_layers", "dtype")
             },
             "micro_batch_tokens": job.micro_batch_tokens,
             "ending_tokens": options.ending_tokens,
@@ -192,6 +201,7 @@ def make_job(options: argparse.Namespace) -> tuple[Job, int]:
         max_new_tokens=options.max_new_tokens,
         epochs=options.epochs,
         lora_rank=options.lora,
+        last_layers=options.last_layers,
         dtype=options.dtype,
         micro_batch_tokens=options.micro_batch_tokens,
     )

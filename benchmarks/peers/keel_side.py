@@ -7,11 +7,13 @@ and verdict. Saving, and measuring on held-out records, happen outside the clock
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import Job, Meter, Shape, matmul_flops_per_second, write_record
+from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -22,11 +24,12 @@ from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.events import EventLog
 from keel.core.progress import Silent
 from keel.core.seed import derive
-from keel.models.adapters import add_lora
+from keel.models.adapters import add_lora, add_role
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids, load_causal_lm, load_tokenizer
 from keel.models.packed import transformer
 from keel.models.reward import RewardModel
+from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig, ModelConfig
 from keel.stages.align import Aligner, AlignTask
 from keel.stages.context import Run, StageContext
@@ -34,7 +37,7 @@ from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RLConfig, SFTConfig
 from keel.stages.reward import pair_batches
 from keel.stages.sft import training_batches
-from keel.train.judge import Judge, RewardModelScorer
+from keel.train.judge import Judge, RewardModelScorer, RoleScorer, Scorer
 from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import Checkpoints
@@ -82,7 +85,9 @@ def files(job: Job) -> PolicyFiles:
 
 
 def lora(job: Job) -> LoraConfig | None:
-    return LoraConfig(rank=job.lora_rank, alpha=2 * job.lora_rank) if job.lora_rank else None
+    if not job.lora_rank:
+        return None
+    return LoraConfig(rank=job.lora_rank, alpha=2 * job.lora_rank, last_layers=job.last_layers or None)
 
 
 def optim(job: Job) -> dict[str, Any]:
@@ -134,7 +139,9 @@ def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
 
 
 def reward_model(job: Job, adapters: LoraConfig | None) -> RewardModel:
-    model = RewardModel.load(job.reward_model, lora=adapters, device=job.device)
+    model = RewardModel.load(job.reward_model, device=job.device)
+    if adapters is not None:
+        model.network = add_lora(model.network, adapters)
     model.network.to(getattr(torch, job.dtype))  # the head stays in float32
     return model
 
@@ -147,6 +154,12 @@ def prompts_of(job: Job) -> list[EncodedPrompt]:
 
 
 def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
+    # In one_trunk the critic is a head anyway, and naming it would be refused.
+    critic: dict[str, Any] = (
+        {}
+        if job.lora_rank and job.setting == "trunk"
+        else {"critic": "trunk" if job.setting == "trunk" else "separate"}
+    )
     config = RLConfig(
         algorithm="ppo" if job.stage == "ppo" else "rloo",
         updates=job.total,
@@ -156,16 +169,12 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         micro_batch_tokens=job.micro_batch_tokens,
         kl=KLConfig(controller="fixed", initial=0.05),
         shaping=ShapingConfig(normalise="none", clip=None, missing_eos_ceiling=None),
-        ppo=PPOConfig(
-            epochs=job.epochs, minibatches=1, stop_at_kl=None, critic="trunk" if job.setting == "trunk" else "separate"
-        ),
+        ppo=PPOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None, **critic),
         rloo=RLOOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None),
         lora=lora(job),
+        layout="one_trunk" if job.setting == "trunk" and job.lora_rank else "separate",
         optim=optim(job),  # type: ignore[arg-type]  # each section has a type of its own
     )
-    model = reward_model(job, None).eval().requires_grad_(False)
-    scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
-    judge = Judge(scorers={"reward_model": (1.0, scorer)}, shaping=config.shaping, max_new_tokens=job.max_new_tokens)
     task = AlignTask(start=files(job), reference=files(job), prompts=prompts_of(job), held_out=[])
     meter = Meter(job)
     run = Run(
@@ -177,7 +186,7 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         recipe_folder=folder,
     )
     context = StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
-    aligner = Aligner(context, config, task, judge)
+    aligner = Aligner(context, config, task, partial(judge, job, config))
     shape = shape_of(job)
     flops, largest = 0.0, 0
     meter.begin()
@@ -191,6 +200,21 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
             flops += online_flops(job, shape, groups)
         largest = max(largest, sum(p + sum(r) for p, r in groups))
     return meter, flops, largest
+
+
+def judge(job: Job, config: RLConfig, policy: nn.Module) -> Judge:
+    """A reward model of its own, or in one_trunk a random adapter of the policy's size with a random head."""
+    if config.layout == "one_trunk" and config.lora is not None and isinstance(policy, PeftModel):
+        tensors = {name: torch.randn_like(tensor) * 0.02 for name, tensor in role_tensors(policy).items()}
+        add_role(policy, "reward", config.lora, tensors)
+        head = torch.randn(shape_of(job).hidden, device=job.device) * 0.05
+        scorer: Scorer = RoleScorer(
+            model=policy, role="reward", head=head, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens
+        )
+    else:
+        model = reward_model(job, None).eval().requires_grad_(False)
+        scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
+    return Judge(scorers={"reward_model": (1.0, scorer)}, shaping=config.shaping, max_new_tokens=job.max_new_tokens)
 
 
 def online_flops(job: Job, shape: Shape, groups: Sequence[Group]) -> float:

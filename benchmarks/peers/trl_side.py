@@ -13,7 +13,13 @@ import torch
 from common import Job, Meter, write_record
 from datasets import Dataset, disable_progress_bars
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TrainerCallback,
+)
 
 
 class Clock(TrainerCallback):
@@ -85,7 +91,13 @@ def lora(job: Job, task: str) -> Any:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(r=job.lora_rank, lora_alpha=2 * job.lora_rank, target_modules="all-linear", task_type=task)
+    where: dict[str, Any] = {}
+    if job.last_layers:
+        layers = AutoConfig.from_pretrained(job.model).num_hidden_layers
+        where = {"layers_to_transform": list(range(layers))[-job.last_layers :], "layers_pattern": "layers"}
+    return LoraConfig(
+        r=job.lora_rank, lora_alpha=2 * job.lora_rank, target_modules="all-linear", task_type=task, **where
+    )
 
 
 def by_step(job: Job, tokens: list[int]) -> list[int]:

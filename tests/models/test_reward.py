@@ -187,7 +187,6 @@ def test_a_reward_model_with_adapters_is_saved_merged(name, form, policy, tmp_pa
     again = RewardModel.load(tmp_path / "reward", device="cpu")
     assert not is_adapted(again.network)
     torch.testing.assert_close(scores(again), before, atol=1e-5, rtol=1e-5)
-    assert is_adapted(RewardModel.load(tmp_path / "reward", lora=lora, device="cpu").network)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -50,14 +50,15 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
-        return type(self)(**{name: None if x is None else x.to(device) for name, x in self._tensors()})
+        return type(self)(**{name: tensor.to(device) for name, tensor in self._tensors()})
 
     def with_states(self, prompt_states: Tensor, response_states: Tensor) -> Self:
         """The same batch, with what the shared layers say of each prompt token and each response token."""
         return replace(self, prompt_states=prompt_states, response_states=response_states)
 
-    def _tensors(self) -> list[tuple[str, Tensor | None]]:
-        return [(f.name, getattr(self, f.name)) for f in fields(self)]
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Fields that are there, by name."""
+        return [(f.name, tensor) for f in fields(self) if (tensor := getattr(self, f.name)) is not None]
 
     @property
     def num_responses(self) -> int:
@@ -89,7 +90,7 @@ class TokenBatch:
             "response_token": expand(responses, self.response_lengths),
         }
         axes = {f.name: f.metadata[AXIS] for f in fields(self)}
-        return type(self)(**{name: None if x is None else x[picks[axes[name]]] for name, x in self._tensors()})
+        return type(self)(**{name: tensor[picks[axes[name]]] for name, tensor in self._tensors()})
 
     def sum_per_response(self, values: Tensor) -> Tensor:
         """[S] sums of per-response-token `values` [R] where `response_mask` is True."""

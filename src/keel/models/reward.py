@@ -175,15 +175,11 @@ class RewardModel(nn.Module):
         cls,
         folder: Path | str,
         *,
-        lora: LoraConfig | None = None,
         device: str = "auto",
         trust_remote_code: bool = False,
         gradient_checkpointing: bool = False,
     ) -> "RewardModel":
-        """A reward model that `save` wrote, or any sequence classifier with one label (form `head`, mean 0, std 1).
-
-        `lora` trains it further with adapters.
-        """
+        """A reward model that `save` wrote, or any sequence classifier with one label (form `head`, mean 0, std 1)."""
         record: dict[str, Any] = {"form": "head", "beta": 0.0}
         written = Path(folder) / RECORD
         if written.is_file():
@@ -200,7 +196,7 @@ class RewardModel(nn.Module):
             recompute_layers(network.base_model)
         verify_packed(network)
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-        model = cls(network if lora is None else add_lora(network, lora), tokenizer, reference=reference, **record)
+        model = cls(network, tokenizer, reference=reference, **record)
         with torch.no_grad():
             model.head.weight.copy_(weight)
         return model.eval()

@@ -1,7 +1,7 @@
 """A policy, prompts and a judge in; a policy that the judge likes better out."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from keel.models.adapters import add_lora, reference_mode
 from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler
 from keel.models.heads import ValueHead
+from keel.models.layers import share_layers
 from keel.models.load import eos_ids, hidden_size
 from keel.models.packed import transformer
+from keel.models.roles import set_role
 from keel.monitor.bands import is_flat, kl_ladder
 from keel.monitor.verdict import Verdict
 from keel.stages.context import StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import RLConfig
+from keel.stages.roles import read_role, write_role
 from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
@@ -59,15 +62,18 @@ class AlignTask:
 class Aligner:
     """One RL stage: networks, source, algorithm, evaluation, and how they are saved."""
 
-    def __init__(self, context: StageContext, config: RLConfig, task: AlignTask, judge: Judge) -> None:
-        self.context, self.config, self.task, self.judge = context, config, task, judge
+    def __init__(
+        self, context: StageContext, config: RLConfig, task: AlignTask, judge_for: Callable[[nn.Module], Judge]
+    ) -> None:
+        """`judge_for` makes the judge from the policy, whose trunk a reward model may share."""
+        self.context, self.config, self.task = context, config, task
         seed = derive(context.seed, "ppo", task.round)
         torch.manual_seed(seed)
         self.tokenizer = read_tokenizer(task.start)
-        policy = load_policy(task.start)
-        if config.lora is not None:
-            policy = add_lora(policy, config.lora)
-        self.policy = policy.eval()  # dropout off: the ratio of the first step must be 1
+        self.policy = self._policy().eval()  # dropout off: the ratio of the first step must be 1
+        self.judge = judge_for(self.policy)
+        if config.layout == "one_trunk":
+            share_layers(transformer(self.policy).base_model)
         self.reference = self._reference()
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
         self.kl = KLPenalty(config.kl, coefficient)
@@ -78,7 +84,7 @@ class Aligner:
             policy=self.policy,
             sampler=InProcessSampler(self.policy, eos_ids(self.policy, self.tokenizer)),
             reference=self.reference,
-            judge=judge,
+            judge=self.judge,
             prompts=task.prompts,
             decode=self._decode,
             config=RolloutConfig(
@@ -99,14 +105,26 @@ class Aligner:
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode_response(self.tokenizer, tokens)
 
+    def _policy(self) -> nn.Module:
+        lora, earlier = self.config.lora, self.task.earlier
+        if lora is None:
+            return load_policy(self.task.start)
+        if self.config.layout == "separate":
+            return add_lora(load_policy(self.task.start), lora)
+        policy = add_lora(load_policy(self.task.reference), lora)
+        if earlier is not None:
+            set_role(policy, read_role(earlier, self.task.reference.identity).tensors)
+        return policy
+
     def _reference(self) -> Reference:
-        if self.config.lora is not None and self.task.start.identity == self.task.reference.identity:
+        own = self.config.layout == "one_trunk" or self.task.start.identity == self.task.reference.identity
+        if self.config.lora is not None and own:
             return Reference(model=self.policy, mode=lambda: reference_mode(self.policy))
         return Reference(model=frozen(load_policy(self.task.reference)))
 
     def _critic(self) -> Critic:
         head = ValueHead(hidden_size(self.policy)).to(next(self.policy.parameters()).device)
-        if self.config.ppo.critic == "trunk":
+        if self.config.critic_on_trunk:
             critic = Critic(head, None)
         else:
             trunk = load_policy(self.task.reference)  # in every round, for adapters that are carried on belong to it
@@ -292,6 +310,8 @@ class Aligner:
 
     def write(self, folder: Path) -> None:
         write_policy(folder, self.policy, self.tokenizer)
+        if self.config.lora is not None and self.config.layout == "one_trunk":
+            write_role(folder, self.policy, self.config.lora, self.task.reference.identity)
         if self.critic is not None:
             save_module(self.critic, folder / CRITIC)
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from peft import PeftModel
+from torch import nn
 
 from keel.annotate.consensus import resolve
 from keel.core.artifacts import Artifact
@@ -30,6 +34,7 @@ from keel.stages.reward import (
     refuse_unfit,
     train_reward_models,
 )
+from keel.stages.roles import add_reward_roles
 from keel.stages.summary import Made
 from keel.train.judge import FunctionScorer, Judge, Scorer
 from keel.train.rollout import EncodedPrompt
@@ -126,10 +131,19 @@ class RewardModels:
             "held_out_accuracy": self.members[0].metrics["accuracy"],
         }
 
-    def scorer(self) -> Scorer:
-        """The members as one; raises GateError for models that RL must not trust."""
+    def refuse_unfit(self) -> None:
+        """Raises GateError for models that RL must not trust."""
         for member in self.members:
             refuse_unfit(member, self.context.thresholds)
+
+    def role_of(self, policy: PeftModel) -> Scorer:
+        """The members as one, on the policy's trunk."""
+        self.refuse_unfit()
+        return add_reward_roles(policy, self.members, self.sft.identity, self.config, self.config.micro_batch_tokens)
+
+    def scorer(self) -> Scorer:
+        """The members as one, on trunks of their own."""
+        self.refuse_unfit()
         return load_scorer(self.config, self.members, self.recipe.model.device, self.config.micro_batch_tokens)
 
 
@@ -214,7 +228,7 @@ class Optimisation:
             "ppo",
             settings,
             parents,
-            lambda context: Aligner(context, self.config, task, self.judge(rewards)).run(),
+            lambda context: Aligner(context, self.config, task, partial(self.judge, rewards)).run(),
             kind="policy",
             label=label,
         )
@@ -235,8 +249,8 @@ class Optimisation:
             earlier=earlier,
         )
 
-    def judge(self, rewards: RewardModels | None) -> Judge:
-        """The weighted sum that the recipe asks for."""
+    def judge(self, rewards: RewardModels | None, policy: nn.Module | None = None) -> Judge:
+        """The weighted sum that the recipe asks for; in one_trunk its reward model becomes a role of `policy`."""
         scorers: dict[str, tuple[float, Scorer]] = {}
         for part in self.config.rewards:
             if part.python is not None:
@@ -251,7 +265,10 @@ class Optimisation:
                     self.context.thresholds,
                 )
             elif rewards is not None:
-                scorer = rewards.scorer()
+                if self.config.layout == "one_trunk" and isinstance(policy, PeftModel):
+                    scorer = rewards.role_of(policy)
+                else:
+                    scorer = rewards.scorer()
             else:
                 raise ConfigError(f"ppo.rewards.{part.name} names the recipe's reward model, but there is none.")
             scorers[part.name] = (part.weight, scorer)

@@ -155,6 +155,10 @@ class RLConfig(Config):
     """Used when algorithm is rloo."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning; the reference is then the same network with adapters off."""
+    layout: Literal["separate", "one_trunk"] = "separate"
+    """one_trunk holds the weights once for policy, reference, reward model and critic: an adapter for the policy, none
+    for the reference, the reward model's own adapter, and a value head. It needs lora here and in reward; what
+    lora.last_layers leaves untouched runs once a rollout. separate gives the roles networks of their own."""
     evaluate_every: int = Field(10, ge=1)
     """Updates between held-out evaluations."""
     evaluate_prompts: int = Field(128, ge=1)
@@ -171,6 +175,25 @@ class RLConfig(Config):
         if self.algorithm == "rloo" and self.samples < 2:
             raise ValueError(f"rloo compares the samples of a prompt: samples={self.samples} must be 2 or more")
         return self
+
+    @model_validator(mode="after")
+    def _one_trunk(self) -> Self:
+        if self.layout == "one_trunk" and self.lora is None:
+            raise ValueError(
+                "layout: one_trunk keeps the weights as they are and trains adapters on them. Set lora (`lora: {}` "
+                "takes the defaults), or layout: separate"
+            )
+        if self.layout == "one_trunk" and "critic" in self.ppo.model_fields_set and self.ppo.critic == "separate":
+            raise ValueError(
+                "ppo.critic: separate and layout: one_trunk contradict each other: there the critic is a head on the "
+                "policy. Leave ppo.critic out, or set layout: separate"
+            )
+        return self
+
+    @property
+    def critic_on_trunk(self) -> bool:
+        """Whether the critic reads the policy's hidden states."""
+        return self.layout == "one_trunk" or self.ppo.critic == "trunk"
 
 
 class RoundsConfig(Config):
@@ -250,6 +273,13 @@ class Recipe(Config):
                 "all weights. Set lora there (`lora: {}` takes the defaults), or leave model.quantise out and set "
                 "model.dtype to bfloat16 and optim.name to adamw8bit"
             )
+        if self.ppo and self.ppo.layout == "one_trunk" and any(part.model == "stage" for part in self.ppo.rewards):
+            reward = self.reward
+            if reward and (reward.lora is None or reward.form != "head" or reward.base is not None):
+                raise ValueError(
+                    "ppo.layout: one_trunk needs a reward model that is an adapter with a head on the SFT policy. Set "
+                    "reward.lora, reward.form: head, and leave reward.base out, or set ppo.layout: separate"
+                )
         if self.rounds and not (self.ppo and self.reward and self.rounds.labeller):
             raise ValueError("rounds needs a reward section, a ppo section and rounds.labeller")
         return self

@@ -19,6 +19,7 @@ from keel.core.seed import derive
 from keel.data.records import Comparison
 from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_pairs
 from keel.models.reward import RewardModel
+from keel.models.roles import set_role
 from keel.models.settings import ModelConfig
 from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_model_scores
 from keel.monitor.thresholds import Thresholds
@@ -26,6 +27,7 @@ from keel.monitor.verdict import Verdict
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RewardConfig
+from keel.stages.roles import read_role, write_role
 from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
 from keel.train.loop import LoopConfig, fit, shuffled
 from keel.train.optim import Optimizer, ParameterGroup, trainable
@@ -106,10 +108,9 @@ def train_member(
     """Train one reward model and measure it."""
     seed = derive(context.seed, "reward", member)
     torch.manual_seed(seed)
-    if earlier is not None:
+    if earlier is not None and config.lora is None:
         model = RewardModel.load(
             earlier.path / MODEL,
-            lora=config.lora,
             device=base.config.device,
             trust_remote_code=base.config.trust_remote_code,
             gradient_checkpointing=base.config.gradient_checkpointing,
@@ -124,6 +125,8 @@ def train_member(
             lora=config.lora,
             **base.reading,
         )
+        if earlier is not None:
+            go_on(model, earlier, base.identity)
     require_same_tokens(model.tokenizer, data.tokenizer, "reward.base")
     warn_of_rate(context, "reward", config.optim, model, lora=config.lora is not None)
     per_epoch = math.ceil(len(data.train.pairs) / config.batch)
@@ -162,8 +165,24 @@ def train_member(
     model.mean, model.std = metrics["score_mean"], max(metrics["score_std"], 1e-8)
     return StageResult(
         metrics={**metrics, "form": config.form, "training_pairs": len(data.train.pairs)},
-        write=lambda folder: model.save(folder / MODEL),
+        write=lambda folder: write(folder, model, config, base.identity),
     )
+
+
+def go_on(model: RewardModel, earlier: Artifact, base: str) -> None:
+    """Give a fresh model the adapter and the head of an earlier one."""
+    saved = read_role(earlier, base)
+    set_role(model.network, saved.tensors)
+    if saved.head is not None:
+        with torch.no_grad():
+            model.head.weight.copy_(saved.head)
+
+
+def write(folder: Path, model: RewardModel, config: RewardConfig, base: str) -> None:
+    """The model whole, for everyone; with lora its adapter too, for a refresh and for ppo.layout: one_trunk."""
+    model.save(folder / MODEL)
+    if config.lora is not None:
+        write_role(folder, model.network, config.lora, base, model.head.weight)
 
 
 def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import TrainingError
+from keel.models.packed import forward_hidden
 from keel.models.reward import RewardModel
+from keel.models.roles import role
 from keel.train.settings import ShapingConfig
 from keel.train.step import micro_batches
 
@@ -53,6 +55,27 @@ class RewardModelScorer:
         device = next(self.model.parameters()).device
         parts = micro_batches(responses.batch, self.micro_batch_tokens)
         return torch.cat([self.model.score(pack(rows.to(device))).float().cpu() for rows in parts])
+
+
+@dataclass
+class RoleScorer:
+    """A reward model that is a role of the policy's own trunk: its adapter, then a head."""
+
+    model: nn.Module
+    role: str
+    head: Tensor  # [H]
+    mean: float
+    std: float
+    micro_batch_tokens: int = 8192
+
+    @torch.no_grad()
+    def score(self, responses: Responses) -> Tensor:
+        device, scores = self.head.device, []
+        with role(self.model, self.role):
+            for rows in micro_batches(responses.batch, self.micro_batch_tokens):
+                packed = pack(rows.to(device))
+                scores.append((forward_hidden(self.model, packed, packed.last).float() @ self.head).cpu())
+        return torch.cat(scores)
 
 
 @dataclass

@@ -14,7 +14,8 @@ from keel.core.seed import derive
 from keel.data.records import Prompt, prompt_text
 from keel.models.critic import Critic
 from keel.models.generate import Sampler
-from keel.models.packed import hidden_before, token_logprobs
+from keel.models.layers import shared_layers
+from keel.models.packed import device_of, hidden_before, lower_states, token_logprobs, transformer
 from keel.train.judge import Judge, Responses, Scores
 from keel.train.loop import shuffled
 from keel.train.step import micro_batches
@@ -148,6 +149,9 @@ class RolloutSource:
             temperature=c.temperature,
             seed=seed,
         )
+        sampled = time.perf_counter()
+        if shared_layers(transformer(self.policy).base_model):
+            batch = with_lower_states(batch, self.policy, c.micro_batch_tokens)
         if next(self.policy.parameters()).dtype != torch.float32:
             # Decoding and training round differently; the old log-probabilities must come from the training path.
             logprobs = over_micro_batches(
@@ -156,7 +160,6 @@ class RolloutSource:
                 self.policy,
                 lambda packed: token_logprobs(self.policy, packed, temperature=c.temperature)[0],
             )
-        sampled = time.perf_counter()
         responses = as_responses(batch, finished, [p.text for p in prompts], self.decode)
         scores = self.judge.scores(responses)
         rollout = widen(
@@ -187,6 +190,18 @@ class RolloutSource:
             CriticRollout,
             values=over_micro_batches(rollout, self.config.micro_batch_tokens, critic, values),
         )
+
+
+def with_lower_states(batch: TokenBatch, model: nn.Module, max_tokens: int) -> TokenBatch:
+    """The batch with what the shared layers of `model` say of every token: all roles and epochs begin with it."""
+    device = device_of(model)
+    prompts, responses = [], []
+    for rows in micro_batches(batch, max_tokens):
+        packed = pack(rows.to(device))
+        states = lower_states(model, packed)
+        prompts.append(states[packed.prompt_index].cpu())
+        responses.append(states[packed.response_index].cpu())
+    return batch.with_states(torch.cat(prompts), torch.cat(responses))
 
 
 def sample_batch(

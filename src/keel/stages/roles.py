@@ -1,0 +1,84 @@
+"""Adapters as a stage leaves them for the next one: to go on with, or to act beside others on one trunk."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from keel.core.artifacts import Artifact
+from keel.core.errors import ArtifactError
+from keel.models.adapters import add_role
+from keel.models.roles import role_tensors
+from keel.models.settings import LoraConfig
+from keel.stages.recipe import RewardConfig
+from keel.train.judge import EnsembleScorer, RoleScorer, Scorer
+from keel.train.resume import load_tensors
+
+WEIGHTS, RECORD = "role.safetensors", "role.json"
+HEAD = "head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRole:
+    """An adapter, the settings it was made with, and the weights that it belongs to."""
+
+    tensors: dict[str, Tensor]
+    lora: LoraConfig
+    base: str
+    """Identity of the model below, as `PolicyFiles` has it."""
+    head: Tensor | None
+    """[1, H] of a reward model's score."""
+
+
+def write_role(folder: Path, model: nn.Module, lora: LoraConfig, base: str, head: Tensor | None = None) -> None:
+    """The adapter of `model` as it is trained; what `adapter/` holds is for others."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in role_tensors(model).items()}
+    save_file(tensors | ({} if head is None else {HEAD: head.detach().cpu().contiguous()}), folder / WEIGHTS)
+    record = {"base": base, "lora": lora.model_dump(mode="json")}
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_role(artifact: Artifact, base: str) -> SavedRole:
+    """The adapter that an artifact holds; ArtifactError when it has none, or one of other weights than `base`."""
+    if not (artifact.path / WEIGHTS).is_file():
+        raise ArtifactError(
+            f"{artifact.path} holds no adapter to go on with ({WEIGHTS} is missing): it was trained in full, or by an "
+            "older keel. Delete that folder and run the same command again to make it anew."
+        )
+    record = json.loads((artifact.path / RECORD).read_text(encoding="utf-8"))
+    if record["base"] != base:
+        raise ArtifactError(
+            f"{artifact.path} is an adapter of other weights than those of this policy. Train both on the same SFT "
+            "policy, or set ppo.layout to separate."
+        )
+    tensors = load_tensors(artifact.path / WEIGHTS)
+    head = tensors.pop(HEAD, None)
+    return SavedRole(tensors=tensors, lora=LoraConfig(**record["lora"]), base=record["base"], head=head)
+
+
+def add_reward_roles(
+    policy: PeftModel, members: Sequence[Artifact], base: str, config: RewardConfig, micro_batch_tokens: int
+) -> Scorer:
+    """The recipe's reward model on the policy's own trunk: an adapter and a head a member."""
+    scorers: list[Scorer] = []
+    for number, artifact in enumerate(members):
+        saved, name = read_role(artifact, base), f"reward{number}"
+        if saved.head is None:
+            raise ArtifactError(f"{artifact.path} has no head. Set ppo.layout to separate, or reward.form to head.")
+        add_role(policy, name, saved.lora, saved.tensors)
+        scorers.append(
+            RoleScorer(
+                model=policy,
+                role=name,
+                head=saved.head.squeeze(0).to(next(policy.parameters()).device, torch.float32),
+                mean=artifact.metrics["score_mean"],
+                std=max(artifact.metrics["score_std"], 1e-8),
+                micro_batch_tokens=micro_batch_tokens,
+            )
+        )
+    return scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers, config.aggregate, config.std_weight)
