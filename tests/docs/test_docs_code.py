@@ -11,7 +11,17 @@ from helpers.pages import follow, named
 from keel.cli.main import main
 from keel.core.events import read_events
 
-FOLLOWED = ["sft.md", "reward-model.md", "ppo.md", "rounds.md", "recipes.md", "run-folder.md", "demo-world.md"]
+FOLLOWED = [
+    "sft.md",
+    "reward-model.md",
+    "ppo.md",
+    "grpo.md",
+    "dpo.md",
+    "rounds.md",
+    "recipes.md",
+    "run-folder.md",
+    "demo-world.md",
+]
 FOLDER_PAGE = named("run-folder.md")
 OWN_COLUMN = re.compile(r"score_\w+|\w+_sft")
 """Figures named by the recipe's own functions."""

@@ -22,6 +22,8 @@ RECIPE_PAGES = [
     "sft.md",
     "reward-model.md",
     "ppo.md",
+    "grpo.md",
+    "dpo.md",
     "rounds.md",
     "recipes.md",
     "run-folder.md",

@@ -81,11 +81,18 @@ def test_lora_everywhere_trains_adapters_and_a_critic_on_the_trunk(place):
     assert critic.stat().st_size < 1000, "a head alone: 32 weights"
 
 
-def test_rloo_is_one_word_away_and_needs_no_critic(place):
-    ran = place.run(["ppo.algorithm=rloo"], **NO_EVALUATION)
-    assert ran.stages["ppo"]["algorithm"] == "rloo"
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_a_method_without_a_critic_is_one_word_away(place, algorithm):
+    ran = place.run([f"ppo.algorithm={algorithm}"], **NO_EVALUATION)
+    assert ran.stages["ppo"]["algorithm"] == algorithm
     assert not (ran.artifact("ppo").path / "critic.safetensors").exists()
     assert math.isfinite(ran.stages["ppo"]["score_after"])
+
+
+def test_grpo_says_that_its_penalty_leads_elsewhere(place):
+    ran = place.run(["ppo.algorithm=grpo"], **NO_EVALUATION)
+    (verdict,) = [e for e in ran.events("verdict") if e["rule"] == "kl_placement"]
+    assert "k3 in the loss" in verdict["message"]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "model": {"dtype": "bfloat16"},
     },
     "reward": {"reward": {"form": "hybrid", "batch": 4, "members": 2}},
+    "prefer": {
+        "prefer": {"batch": 4, "epochs": 2, "evaluate_every": 3, "lora": {"rank": 4}, "optim": {"learning_rate": 1e-2}}
+    },
     "ppo": {
         "ppo": {
             "updates": 6,

@@ -53,11 +53,22 @@ def accuracy_figures(a: Tensor, b: Tensor, preference: Sequence[float]) -> dict[
 def reward_figures(
     scorer: Scorer, pairs: Sequence[EncodedPair], records: Sequence[Comparison], train: Sequence[Comparison]
 ) -> dict[str, Any]:
-    """Everything a reward model's report holds, from held-out pairs and their records.
-
-    The bag-of-words baseline is fitted on `train`, the records that the reward model saw.
-    """
+    """`figures_of_scores` with the scores of `scorer`."""
     a, b = score_pairs(scorer, pairs)
+    return figures_of_scores(a, b, pairs, records, train)
+
+
+def figures_of_scores(
+    a: Tensor,
+    b: Tensor,
+    pairs: Sequence[EncodedPair],
+    records: Sequence[Comparison],
+    train: Sequence[Comparison],
+) -> dict[str, Any]:
+    """Everything that a reward's report holds, from its scores [P] of held-out responses, the pairs and their records.
+
+    The bag-of-words baseline is fitted on `train`, the records that the reward was learned from.
+    """
     preference = np.array([p.preference for p in pairs])
     both = torch.cat([a, b])
     # Both orders of every pair, so that data that always names the better response first is no shortcut.

@@ -11,11 +11,14 @@ CUSTOMARY = {
     ("sft", True): (5e-5, 1e-3),
     ("reward", False): (1.5e-6, 4e-5),
     ("reward", True): (5e-5, 1e-3),
+    # (Rafailov et al. 2023; Zephyr and its QLoRA recipe), widened likewise
+    ("prefer", False): (2.5e-7, 5e-6),
+    ("prefer", True): (2.5e-6, 1e-4),
 }
 
 
 def learning_rate(stage: str, rate: float, *, lora: bool, num_parameters: int) -> Verdict:
-    """A watch when adamw's `rate` for `stage` ("sft" or "reward") is far from what is customary for its method."""
+    """A watch when adamw's `rate` for `stage` (a key of CUSTOMARY) is far from what is customary for its method."""
     low, high = CUSTOMARY[stage, lora]
     method = "LoRA" if lora else "full fine-tuning"
     figures: dict[str, Figure] = {

@@ -53,6 +53,7 @@ def render(run: Run) -> str:
             ("samples", "Samples", _samples),
             ("writing", "Writing", _writing),
             ("optimiser", "Optimiser", _optimiser),
+            ("prefer", "Preferences", _prefer),
             ("reward", "Reward model", _reward),
             ("labels", "Labels", _labels),
             ("sft", "Fine-tuning", _sft),
@@ -155,7 +156,23 @@ def _optimiser(run: Run) -> str:
     return _plots("Is the optimiser well?", introduction, policy_figures.optimiser_plots(run))
 
 
+def _prefer(run: Run) -> str:
+    introduction = (
+        "Trained on comparisons directly, a policy implies a reward: how much likelier it has made an answer than it "
+        "was before. What counts is whether that reward sides with people on pairs held out."
+    )
+    plots = model_figures.prefer_plots(run)
+    if not plots or run.reward is None or not run.reward.implied:
+        return _plots("What did it learn from the comparisons?", introduction, plots)
+    plots += model_figures.card_plots(run.reward)
+    return section(
+        "What did it learn from the comparisons?", introduction, plot_grid(plots) + _reward_facts(run.reward)
+    )
+
+
 def _reward(run: Run) -> str:
+    if run.reward is not None and run.reward.implied:
+        return ""
     plots = model_figures.reward_plots(run)
     if not plots:
         return ""
@@ -203,9 +220,10 @@ def _samples(run: Run) -> str:
     if not run.samples:
         return ""
     both = any(pair.after is not None for pair in run.samples)
+    what = "training on preferences" if "prefer" in run.stages else "reinforcement learning"
     introduction = (
-        "The same prompts, answered by the model before and after reinforcement learning. Words that went are tinted "
-        "red, words that came green. Read them: no figure on this page replaces it."
+        f"The same prompts, answered by the model before and after {what}. Words that went are tinted red, words that "
+        "came green. Read them: no figure on this page replaces it."
         if both
         else "Answers of the model before reinforcement learning; it has not sampled again since."
     )

@@ -1,4 +1,4 @@
-"""The plots of the models before reinforcement learning: fine-tuning, the reward model, its rounds."""
+"""The plots of models without reinforcement learning: fine-tuning, the reward model, its rounds, preferences."""
 
 import math
 from typing import TYPE_CHECKING
@@ -48,11 +48,7 @@ def sft_plots(run: Run) -> list[Plot]:
 
 def reward_plots(run: Run) -> list[Plot]:
     """Accuracy beside its rivals, calibration, and the training of the reward model."""
-    plots = []
-    if run.reward is not None:
-        plots.append(_accuracy_plot(run.reward))
-        if any(math.isfinite(entry.observed) and entry.count for entry in run.reward.reliability):
-            plots.append(_reliability_plot(run.reward))
+    plots = [] if run.reward is None else card_plots(run.reward)
     stage = run.stages.get("reward")
     if stage is not None and stage.steps.has("loss"):
         look_for = "It starts at 0.69, the loss of a coin, and should come down; the thick line is a moving average."
@@ -61,8 +57,54 @@ def reward_plots(run: Run) -> list[Plot]:
     return plots
 
 
+def card_plots(card: RewardCard) -> list[Plot]:
+    """Accuracy beside its rivals, and calibration."""
+    plots = [_accuracy_plot(card)]
+    if any(math.isfinite(entry.observed) and entry.count for entry in card.reliability):
+        plots.append(_reliability_plot(card))
+    return plots
+
+
+def prefer_plots(run: Run) -> list[Plot]:
+    """Loss, agreement and log-ratios of a policy trained on comparisons."""
+    stage = run.stages.get("prefer")
+    if stage is None:
+        return []
+    plots = []
+    for figure, title, unit, look_for in (
+        ("loss", "Loss", "per pair", "Held-out pairs (dots) decide which weights are kept. Stop where they turn up."),
+        (
+            "accuracy",
+            "Agreement with the comparisons",
+            "share of pairs",
+            "The training line runs ahead of the dots, which are held-out pairs; far ahead, it learns by heart.",
+        ),
+    ):
+        drawn = [
+            Line(curves=curves, figure=figure, label=label, colour=colour, dots=dots, smooth=not dots)
+            for curves, label, colour, dots in (
+                (stage.steps, "training", "blue", False),
+                (stage.evaluations, "held out", "ochre", True),
+            )
+            if curves.has(figure)
+        ]
+        if drawn:
+            plots.append(panel(title, look_for, drawn, unit=unit, steps="steps"))
+    if stage.evaluations.has("chosen_log_ratio"):
+        look_for = (
+            "How much likelier held-out answers have become than they were. The lines should part; where both fall, "
+            "the policy puts its weight on answers that nobody has judged."
+        )
+        drawn = [
+            Line(curves=stage.evaluations, figure=f"{side}_log_ratio", label=side, colour=colour, dots=True)
+            for side, colour in (("chosen", "teal"), ("rejected", "red"))
+        ]
+        plots.append(panel("Log-ratio to the reference", look_for, drawn, unit="nats per answer", steps="steps"))
+    return plots
+
+
 def _accuracy_plot(card: RewardCard) -> Plot:
-    bars = [("reward model", card.accuracy, "blue"), ("counting words", card.baseline_bag_of_words, "muted"),
+    bars = [(card.who, card.accuracy, "blue"), ("counting words", card.baseline_bag_of_words, "muted"),
             ("longer answer", card.baseline_longer, "muted")]  # fmt: skip
     bars = [bar for bar in bars if math.isfinite(bar[1])]
 
@@ -87,7 +129,7 @@ def _accuracy_plot(card: RewardCard) -> Plot:
 
     return Plot(
         title="Accuracy on held-out pairs",
-        look_for="The interval of the reward model should lie clear of both rivals and in the green band of 65 to 80; "
+        look_for=f"The interval of the {card.who} should lie clear of both rivals and in the green band of 65 to 80; "
         "bars grow from 50, a coin.",
         svg=draw(paint, name="Accuracy beside baselines", unit="", steps="% of pairs", left=1.0),
     )

@@ -26,7 +26,7 @@ PARTS_OF_A_STEP = (
     ("seconds_score", "scoring them"),
     ("seconds_update", "updating"),
 )
-COLOURS = {"sft": "violet", "labels": "red", "reward": "teal", "ppo": "blue", "evaluate": "ochre"}
+COLOURS = {"sft": "violet", "labels": "red", "reward": "teal", "prefer": "blue", "ppo": "blue", "evaluate": "ochre"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,7 +63,7 @@ def read_run(run_dir: Path) -> Run:
         alarms=_alarms(events),
         rounds=_rounds(events),
         win=_win_rate(stages.get("evaluate")),
-        reward=_reward_card(stages.get("reward")),
+        reward=_reward_card(stages),
         agreement=_agreement(events, summary),
         artifacts=_artifacts(run_dir),
         bands=_bands(text),
@@ -223,7 +223,9 @@ def _win_rate(stage: Stage | None) -> WinRate | None:
     return None
 
 
-def _reward_card(stage: Stage | None) -> RewardCard | None:
+def _reward_card(stages: Mapping[str, Stage]) -> RewardCard | None:
+    """Of the reward model or, without one, of the policy that learned from the comparisons itself."""
+    stage = stages.get("reward") or stages.get("prefer")
     if stage is None or not math.isfinite(stage.metric("accuracy")):
         return None
     best = stage.metrics.get("best_of_n")
@@ -244,6 +246,7 @@ def _reward_card(stage: Stage | None) -> RewardCard | None:
         best_of=int(number(best["n"])) if whole(best.get("n")) else 0,
         best_of_gain=number(best.get("gain")),
         golden_accuracy=stage.metric("golden_accuracy"),
+        implied=stage.name == "prefer",
     )
 
 

@@ -17,6 +17,8 @@ STAGE_TITLES = {
     "labels": "labelling",
     "reward": "reward model",
     "best": "best-of-n check",
+    "reference": "asking the reference",
+    "prefer": "training on preferences",
     "ppo": "reinforcement learning",
     "evaluate": "evaluation",
 }
@@ -94,7 +96,7 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardCard:
-    """How well a reward model agrees with held-out preferences; shares in [0, 1], nan where not measured."""
+    """How well a reward agrees with held-out preferences; shares in [0, 1], nan where not measured."""
 
     accuracy: float
     low: float
@@ -109,6 +111,13 @@ class RewardCard:
     best_of: int
     best_of_gain: float
     golden_accuracy: float
+    implied: bool = False
+    """Whether it is the reward that a policy trained on preferences implies, instead of a reward model's."""
+
+    @property
+    def who(self) -> str:
+        """Whose reward it is."""
+        return "trained policy" if self.implied else "reward model"
 
     @property
     def best_baseline(self) -> float:

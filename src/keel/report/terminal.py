@@ -104,7 +104,7 @@ def _parts(run: Run, ink: Ink) -> list[tuple[str, RenderableType]]:
     if run.alarms:
         parts.append(("Alarms", _alarms(run)))
     if run.reward is not None:
-        parts.append(("Reward model on held-out pairs", _reward(run.reward, ink)))
+        parts.append((f"{run.reward.who.capitalize()} on held-out pairs", _reward(run.reward, ink)))
     if "evaluate" in run.stages and (rows := comparison_rows(run.stages["evaluate"])):
         parts.append(("Against the model it started from", _plain_table(["", "before", "after"], rows)))
     if run.rounds:
@@ -178,7 +178,7 @@ def _reward(card: RewardCard, ink: Ink) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     interval = f"{100 * card.low:.1f} to {100 * card.high:.1f}" if math.isfinite(card.low) else ""
     for name, share, style, note in (
-        ("reward model", card.accuracy, "bold cyan", interval),
+        (card.who, card.accuracy, "bold cyan", interval),
         ("counting words", card.baseline_bag_of_words, "dim", ""),
         ("longer answer", card.baseline_longer, "dim", ""),
     ):

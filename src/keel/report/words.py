@@ -72,7 +72,7 @@ def _title(run: Run) -> tuple[Tone, str]:
         return "open", "The score rose; no outside judge has confirmed it yet"
     if run.reward is not None:
         share = round(100 * run.reward.accuracy)
-        return reward_tone(run.reward), f"A reward model that sides with people on {share} of 100 pairs"
+        return reward_tone(run.reward), f"A {run.reward.who} that sides with people on {share} of 100 pairs"
     perplexity = run.stage_metric("sft", "perplexity")
     if math.isfinite(perplexity):
         return "open", "Fine-tuned; no preferences learned yet"
@@ -119,7 +119,8 @@ def _win_sentence(run: Run) -> str:
     count = f"{win.n} comparisons" if win.n else "the comparisons"
     measured = f"{percent(win.share)} of {count} with the SFT model{interval(win.low, win.high)}"
     if not win.outside_opinion:
-        return f"By the {win.by} the trained model wins {measured}. That is the judge it was trained on, so no proof."
+        caveat = "the judge it was trained on" if "ppo" in run.stages else "a judge of the same comparisons"
+        return f"By the {win.by} the trained model wins {measured}. That is {caveat}, so no proof."
     return f"Judged by the {win.by}, which training never saw, its answers win {measured}."
 
 
@@ -227,7 +228,7 @@ def _reward_sentence(run: Run) -> str:
     card = run.reward
     if card is None:
         return ""
-    which = "first reward model" if run.rounds else "reward model"
+    which = "first reward model" if run.rounds else card.who
     text = (
         f"On held-out pairs the {which} picks the preferred answer {percent(card.accuracy)} of the time"
         f"{interval(card.low, card.high)}, {accuracy_band(card.accuracy)}."
@@ -291,7 +292,7 @@ def key_figures(run: Run) -> list[KeyFigure]:
         figures.append(KeyFigure(label="KL per answer", value=plain(far.nats_per_sequence, 1), note=note))
     if run.reward is not None:
         note = interval(run.reward.low, run.reward.high).strip(" ()") or "held-out pairs"
-        figures.append(KeyFigure(label="reward model accuracy", value=percent(run.reward.accuracy), note=note))
+        figures.append(KeyFigure(label=f"{run.reward.who} accuracy", value=percent(run.reward.accuracy), note=note))
     perplexity = run.stage_metric("sft", "perplexity")
     if math.isfinite(perplexity) and len(figures) < 4:
         figures.append(KeyFigure(label="SFT perplexity", value=f"{perplexity:.2f}", note="held-out demonstrations"))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
 from keel.core.artifacts import Artifact
@@ -78,7 +79,7 @@ class Aligner:
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
         self.kl = KLPenalty(config.kl, coefficient)
         self.critic = self._critic() if config.algorithm == "ppo" else None
-        self.method = config.ppo if config.algorithm == "ppo" else config.rloo
+        self.method = {"ppo": config.ppo, "rloo": config.rloo, "grpo": config.grpo}[config.algorithm]
         self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
         self.source = RolloutSource(
             policy=self.policy,
@@ -149,9 +150,13 @@ class Aligner:
             ppo = PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
             source = self.source.critic_batches(self.critic, start, config.updates)
             return fit(source, ppo, self.optimizer, loop, start=start, enough=ppo.enough)
-        rloo = RLOO(self.policy, config.rloo, self.kl, config.temperature)
+        grouped = (
+            RLOO(self.policy, config.rloo, self.kl, config.temperature)
+            if config.algorithm == "rloo"
+            else GRPO(self.policy, config.grpo, self.kl, config.max_new_tokens, config.temperature)
+        )
         rollouts = self.source.batches(start, config.updates)
-        return fit(rollouts, rloo, self.optimizer, loop, start=start, enough=rloo.enough)
+        return fit(rollouts, grouped, self.optimizer, loop, start=start, enough=grouped.enough)
 
     def _groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup(parameters=trainable(self.policy))]

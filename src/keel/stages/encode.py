@@ -81,15 +81,15 @@ def encode_comparisons(records: Sequence[Comparison], tokenizer: Tokenizer, fit:
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, fit: Fitting, max_new_tokens: int
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, fit: Fitting, max_new_tokens: int, section: str
 ) -> list[EncodedPrompt]:
-    """Each distinct prompt that leaves room for a whole response."""
+    """Each distinct prompt that leaves room for a whole response; `section` of the recipe says how long that is."""
     out: dict[str, EncodedPrompt] = {}
     for prompt in prompts:
         key = prompt_key(prompt)
         if key in out:
             continue
-        source = f"the prompt {prompt_text(prompt)[:60]!r} with ppo.max_new_tokens={max_new_tokens}"
+        source = f"the prompt {prompt_text(prompt)[:60]!r} with {section}.max_new_tokens={max_new_tokens}"
         kept = fit.fit(tokenizer, encode_prompt(tokenizer, prompt), max_new_tokens, source)
         if kept:
             out[key] = EncodedPrompt(prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key))

@@ -17,7 +17,7 @@ from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import EvaluateConfig, RLConfig
+from keel.stages.recipe import EvaluateConfig, PreferConfig, RLConfig
 from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge, Responses, numbers
 from keel.train.rollout import EncodedPrompt, Reference, as_responses, sample_batch
@@ -28,7 +28,7 @@ Preference = Callable[[Sequence[str], Sequence[str], Sequence[bool]], Any]
 def evaluate_policy(
     run: Run,
     config: EvaluateConfig,
-    rl: RLConfig,
+    sampling: RLConfig | PreferConfig,
     policy: Artifact,
     policy_files: PolicyFiles,
     sft: PolicyFiles,
@@ -37,13 +37,19 @@ def evaluate_policy(
     judge: Judge | None,
     preference: Preference | None,
     preference_identity: str | None,
+    *,
+    reward_models: Sequence[Artifact] = (),
+    aggregation: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """A report: win-rate by the true preference where there is one, else by the reward model."""
+    """A report: win-rate by the true preference where there is one, else by the reward model.
+
+    `reward_models` are those of the judge where the policy does not descend from them; `aggregation` makes them one.
+    """
 
     def body(context: StageContext) -> StageResult:
         chosen = [prompts[i % len(prompts)] for i in range(config.prompts)]
-        ours, kl = respond(policy_files, chosen, rl, config, derive(context.seed, "evaluate"), reference=sft)
-        theirs, _ = respond(sft, chosen, rl, config, derive(context.seed, "evaluate sft"))
+        ours, kl = respond(policy_files, chosen, sampling, config, derive(context.seed, "evaluate"), reference=sft)
+        theirs, _ = respond(sft, chosen, sampling, config, derive(context.seed, "evaluate sft"))
         metrics: dict[str, Any] = {
             "n": len(chosen),
             "distinct_prompts": len({prompt.key for prompt in chosen}),
@@ -82,18 +88,19 @@ def evaluate_policy(
     settings = {
         **config.model_dump(mode="json", exclude={"data"}),
         "preference": preference_identity,
-        "max_new_tokens": rl.max_new_tokens,
+        "max_new_tokens": sampling.max_new_tokens,
         "seed": run.seed,
         "sft": sft.identity,
+        **(aggregation or {}),
     }
-    return run.stage("evaluate", settings, [policy, prompt_set], body, kind="report")
+    return run.stage("evaluate", settings, [policy, prompt_set, *reward_models], body, kind="report")
 
 
 @torch.no_grad()
 def respond(
     files: PolicyFiles,
     prompts: Sequence[EncodedPrompt],
-    rl: RLConfig,
+    rl: RLConfig | PreferConfig,
     config: EvaluateConfig,
     seed: int,
     reference: PolicyFiles | None = None,

@@ -45,11 +45,11 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     if recipe.sft and data.demonstrations:
         demonstrations = freeze(run, data, "demonstrations", data.demonstrations)
     comparisons = None
-    if recipe.reward and data.comparisons:
+    if (recipe.reward or recipe.prefer) and data.comparisons:
         comparisons = freeze(run, data, "comparisons", data.comparisons)
         if not comparisons.held_out:
             raise DataError(
-                f"{data.comparisons.path}: no comparison is held out, so the reward model could not be measured "
+                f"{data.comparisons.path}: no comparison is held out, so what is learned could not be measured "
                 f"({len(comparisons.train)} comparisons, holdout={data.comparisons.holdout}). Raise "
                 "data.comparisons.holdout, or add prompts."
             )
@@ -57,7 +57,8 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     if recipe.reward and data.golden:
         golden = freeze_held_out(run, data, "comparisons", data.golden, "golden")
     prompts = None
-    if recipe.ppo is not None:
+    compared = recipe.prefer is not None and recipe.evaluate is not None and recipe.evaluate.data is None
+    if recipe.ppo is not None or compared:
         source = prompt_source(recipe)
         prompts = freeze(run, data, "prompts", source)
         for side, records in (("training", prompts.train), ("held-out", prompts.held_out)):
@@ -70,7 +71,7 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
 
 
 def prompt_source(recipe: Recipe) -> DataConfig:
-    """Where the prompts of RL come from."""
+    """Where the prompts of RL and evaluation come from."""
     data = recipe.data
     source = data.prompts or data.demonstrations or data.comparisons
     if source is None:
@@ -99,7 +100,7 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
     run.verdict("data", verdict)
     if wanted is not None and alpha is not None and alpha < wanted:
         raise GateError(
-            f"{verdict.message} A reward model trained on it would be confidently wrong. {verdict.remedy} To go on all "
+            f"{verdict.message} What is trained on it would be confidently wrong. {verdict.remedy} To go on all "
             f"the same, set data.min_agreement (now {wanted}) lower or to null; the recipe then records it."
         )
     return figures

@@ -8,22 +8,21 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
-from keel.annotate.consensus import resolve
 from keel.core.artifacts import Artifact
 from keel.core.errors import ConfigError
 from keel.core.seed import generator
 from keel.data.records import Comparison
 from keel.stages.align import Aligner, AlignTask
 from keel.stages.context import Run
-from keel.stages.encode import Fitting, encode_comparisons, encode_prompts, fitting
+from keel.stages.encode import encode_prompts, fitting
 from keel.stages.functions import function_identity, load_function
 from keel.stages.gate import best_of_n
 from keel.stages.inputs import Inputs, RecordSet
 from keel.stages.labels import Collection, Labeller, collect, read_set
+from keel.stages.pairs import PairSet, pair_set
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import Recipe, RewardConfig, RLConfig, RoundsConfig
 from keel.stages.reward import (
-    PairSet,
     RewardData,
     aggregation,
     load_external,
@@ -71,7 +70,7 @@ class RewardModels:
         fit = fitting(recipe.data)
 
         def pairs(records: Sequence[Comparison]) -> PairSet:
-            return pair_set(records, config, tokenizer, fit)
+            return pair_set(records, config.labels, tokenizer, fit)
 
         data = RewardData(
             artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
@@ -103,7 +102,7 @@ class RewardModels:
     def refresh(self, fresh_set: Artifact, rounds: RoundsConfig, number: int) -> dict[str, Any]:
         """Go on with the fresh labels and a replay of earlier ones; return what the round showed."""
         fresh, fit = read_set(fresh_set), fitting(self.recipe.data)
-        before = on_policy_accuracy(self.scorer(), pair_set(fresh, self.config, self.tokenizer, fit))
+        before = on_policy_accuracy(self.scorer(), pair_set(fresh, self.config.labels, self.tokenizer, fit))
         rng = generator(self.recipe.seed, "replay", number)
         replay = [self.seen[i] for i in rng.permutation(len(self.seen))[: round(rounds.replay * len(fresh))]]
         rate = rounds.learning_rate or self.config.optim.learning_rate * 2 / 3
@@ -114,7 +113,7 @@ class RewardModels:
             self.sft,
             RewardData(
                 artifacts=[fresh_set, self.first],
-                train=pair_set(fresh + replay, self.config, self.tokenizer, fit),
+                train=pair_set(fresh + replay, self.config.labels, self.tokenizer, fit),
                 held_out=self.data.held_out,
                 tokenizer=self.tokenizer,
                 replay=rounds.replay,
@@ -169,8 +168,8 @@ class Optimisation:
         if recipe.ppo is None or inputs.prompts is None:
             return None
         fit, length = fitting(recipe.data), recipe.ppo.max_new_tokens
-        train = encode_prompts(inputs.prompts.train, tokenizer, fit, length)
-        held_out = encode_prompts(inputs.prompts.held_out, tokenizer, fit, length)
+        train = encode_prompts(inputs.prompts.train, tokenizer, fit, length, "ppo")
+        held_out = encode_prompts(inputs.prompts.held_out, tokenizer, fit, length, "ppo")
         context.events.append("records", stage="ppo", train=len(train), held_out=len(held_out), **fit.report())
         return cls(
             context=context,
@@ -315,9 +314,3 @@ class Optimisation:
             labeller,
             identity,
         )
-
-
-def pair_set(records: Sequence[Comparison], config: RewardConfig, tokenizer: Any, fit: Fitting) -> PairSet:
-    """Records with the preference that the recipe asks for, and as token ids."""
-    resolved = list(records) if config.labels == "given" else resolve(records, config.labels)
-    return PairSet.of(resolved, encode_comparisons(resolved, tokenizer, fit))

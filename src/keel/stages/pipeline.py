@@ -1,4 +1,4 @@
-"""A recipe, stage by stage: data, SFT, reward model, RL (in rounds or at once), evaluation, report."""
+"""A recipe, stage by stage: data, SFT, reward model, preferences or RL (in rounds or at once), evaluation, report."""
 
 import sys
 import time
@@ -15,6 +15,7 @@ from keel.core.errors import ConfigError, KeelError
 from keel.core.events import EventLog, plain
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
+from keel.data.formats import DataConfig
 from keel.data.split import split
 from keel.models.extras import require_bitsandbytes
 from keel.models.load import context_length_of
@@ -26,12 +27,17 @@ from keel.stages.functions import function_identity, load_function
 from keel.stages.inputs import Inputs, RecordSet, check_agreement, freeze_held_out, prompt_source, read_inputs
 from keel.stages.labels import read_set
 from keel.stages.optimise import Optimisation, RewardModels
+from keel.stages.pairs import pair_set
 from keel.stages.paths import locate
 from keel.stages.policy import PolicyFiles, read_tokenizer
-from keel.stages.recipe import EvaluateConfig, Recipe, SFTConfig
+from keel.stages.prefer import PreferenceData, train_on_preferences
+from keel.stages.recipe import EvaluateConfig, PreferConfig, Recipe, SFTConfig
+from keel.stages.reward import aggregation
 from keel.stages.sft import train_sft
 from keel.stages.summary import Made, summarise
+from keel.train.judge import Judge
 from keel.train.rollout import EncodedPrompt
+from keel.train.settings import ShapingConfig
 
 T = TypeVar("T")
 
@@ -93,11 +99,12 @@ def within_context(recipe: Recipe, progress: Progress) -> Recipe:
     if limit < wanted:
         progress.say(f"data.max_tokens is {limit} instead of {wanted}: {shortest} reads no more.")
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": limit})})
-    if recipe.ppo is not None and recipe.ppo.max_new_tokens >= recipe.data.max_tokens:
-        raise ConfigError(
-            f"ppo.max_new_tokens={recipe.ppo.max_new_tokens} leaves no room for a prompt within data.max_tokens="
-            f"{recipe.data.max_tokens}. Lower the first, or raise the second as far as the model reads."
-        )
+    for name, section in (("ppo", recipe.ppo), ("prefer", recipe.prefer if recipe.evaluate else None)):
+        if section is not None and section.max_new_tokens >= recipe.data.max_tokens:
+            raise ConfigError(
+                f"{name}.max_new_tokens={section.max_new_tokens} leaves no room for a prompt within data.max_tokens="
+                f"{recipe.data.max_tokens}. Lower the first, or raise the second as far as the model reads."
+            )
     return recipe
 
 
@@ -153,18 +160,26 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
 
     rl = Optimisation.of(context, recipe, sft, made, tokenizer, inputs)
     rewards: RewardModels | None = None
-    if recipe.reward is not None:
+    if recipe.reward is not None or recipe.prefer is not None:
         comparisons = inputs.comparisons or collected(recipe, rl)
-        records = [*comparisons.train, *comparisons.held_out]
-        made.agreement = check_agreement(context, recipe, records)
-        rewards = RewardModels.train(context, recipe, recipe.reward, sft, made, tokenizer, comparisons, inputs.golden)
-    if only == "reward" or rl is None:
+        made.agreement = check_agreement(context, recipe, [*comparisons.train, *comparisons.held_out])
+        if recipe.reward is not None:
+            rewards = RewardModels.train(
+                context, recipe, recipe.reward, sft, made, tokenizer, comparisons, inputs.golden
+            )
+        if recipe.prefer is not None and only != "reward":
+            made.prefer = prefer(context, recipe, recipe.prefer, sft, made, tokenizer, comparisons)
+    if only == "reward":
         return made
 
-    policy = rl.run(rewards)
-    if only == "ppo" or recipe.evaluate is None:
-        return made
-    made.evaluate = compare_with_sft(recipe, recipe.evaluate, rl, policy, rewards)
+    if rl is not None:
+        policy = rl.run(rewards)
+        if only != "ppo" and recipe.evaluate is not None:
+            made.evaluate = compare_with_sft(recipe, recipe.evaluate, rl, policy, rewards)
+    elif recipe.prefer is not None and made.prefer is not None and only != "prefer" and recipe.evaluate is not None:
+        made.evaluate = compare_preferred(
+            context, recipe, recipe.evaluate, recipe.prefer, made.prefer, sft, tokenizer, inputs, rewards
+        )
     return made
 
 
@@ -179,6 +194,28 @@ def fine_tune(
     return train_sft(context, config, base, records.artifact, train, held_out)
 
 
+def prefer(
+    context: Run,
+    recipe: Recipe,
+    config: PreferConfig,
+    sft: PolicyFiles,
+    made: Made,
+    tokenizer: Any,
+    comparisons: RecordSet,
+) -> Artifact:
+    """The policy that the comparisons make of the SFT policy."""
+    fit = fitting(recipe.data)
+    data = PreferenceData(
+        artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
+        train=pair_set(comparisons.train, config.labels, tokenizer, fit),
+        held_out=pair_set(comparisons.held_out, config.labels, tokenizer, fit),
+    )
+    context.events.append(
+        "records", stage="prefer", train=len(data.train.pairs), held_out=len(data.held_out.pairs), **fit.report()
+    )
+    return train_on_preferences(context, config, sft, data)
+
+
 def collected(recipe: Recipe, rl: Optimisation | None) -> RecordSet:
     """Comparisons of the SFT policy's own samples, for recipes that bring none."""
     artifact = required(rl).collect_first()
@@ -191,17 +228,14 @@ def collected(recipe: Recipe, rl: Optimisation | None) -> RecordSet:
 def compare_with_sft(
     recipe: Recipe, config: EvaluateConfig, rl: Optimisation, policy: Artifact, rewards: RewardModels | None
 ) -> Artifact:
-    folder = rl.context.recipe_folder
-    preference: Preference | None = None
-    if config.preference is not None:
-        preference = load_function(config.preference, "evaluate.preference", folder)
     # Behind those that chose the checkpoint, where there are more: choosing flatters.
     prompts: Sequence[EncodedPrompt] = rl.held_out[rl.config.evaluate_prompts :] or rl.held_out
     prompt_set = rl.prompt_set
     if config.data is not None:
-        records = freeze_held_out(rl.context, recipe.data, "prompts", config.data, "evaluation")
-        prompt_set, fit = records.artifact, fitting(recipe.data)
-        prompts = encode_prompts(records.held_out, rl.tokenizer, fit, rl.config.max_new_tokens)
+        prompts, prompt_set = evaluation_prompts(
+            rl.context, recipe, config.data, rl.tokenizer, rl.config.max_new_tokens, "ppo"
+        )
+    preference, identity = true_preference(config, rl.context.recipe_folder)
     return evaluate_policy(
         rl.context,
         config,
@@ -213,8 +247,67 @@ def compare_with_sft(
         prompt_set,
         rl.judge(rewards),
         preference,
-        function_identity(config.preference, folder),
+        identity,
     )
+
+
+def compare_preferred(
+    context: Run,
+    recipe: Recipe,
+    config: EvaluateConfig,
+    sampling: PreferConfig,
+    policy: Artifact,
+    sft: PolicyFiles,
+    tokenizer: Any,
+    inputs: Inputs,
+    rewards: RewardModels | None,
+) -> Artifact:
+    """The win-rate by whatever judges: a true preference, the recipe's reward model, or both; else only distances."""
+    if config.data is not None:
+        prompts, prompt_set = evaluation_prompts(
+            context, recipe, config.data, tokenizer, sampling.max_new_tokens, "prefer"
+        )
+    else:
+        records = required(inputs.prompts)
+        prompt_set, fit = records.artifact, fitting(recipe.data)
+        prompts = encode_prompts(records.held_out, tokenizer, fit, sampling.max_new_tokens, "prefer")
+    judge: Judge | None = None
+    if rewards is not None:
+        scorers = {"reward_model": (1.0, rewards.scorer())}
+        judge = Judge(scorers=scorers, shaping=ShapingConfig(), max_new_tokens=sampling.max_new_tokens)
+    preference, identity = true_preference(config, context.recipe_folder)
+    return evaluate_policy(
+        context,
+        config,
+        sampling,
+        policy,
+        sft.of_artifact(policy),
+        sft,
+        prompts,
+        prompt_set,
+        judge,
+        preference,
+        identity,
+        reward_models=rewards.members if rewards else (),
+        aggregation=aggregation(rewards.config) if rewards else {},
+    )
+
+
+def evaluation_prompts(
+    context: Run, recipe: Recipe, data: DataConfig, tokenizer: Any, max_new_tokens: int, section: str
+) -> tuple[list[EncodedPrompt], Artifact]:
+    """Prompts of a file of their own, and the artifact that froze them."""
+    records = freeze_held_out(context, recipe.data, "prompts", data, "evaluation")
+    prompts = encode_prompts(records.held_out, tokenizer, fitting(recipe.data), max_new_tokens, section)
+    return prompts, records.artifact
+
+
+def true_preference(config: EvaluateConfig, folder: Path) -> tuple[Preference | None, str | None]:
+    """The function that knows what people prefer, and its identity."""
+    if config.preference is None:
+        return None, None
+    preference: Preference = load_function(config.preference, "evaluate.preference", folder)
+    return preference, function_identity(config.preference, folder)
 
 
 def required(value: T | None) -> T:

@@ -4,12 +4,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.core.config import Config
 from keel.data.formats import DataConfig
 from keel.models.settings import LoraConfig, ModelConfig
 from keel.monitor.thresholds import Thresholds
 from keel.train.settings import CheckpointConfig, OptimConfig, ShapingConfig
+
+Labels = Literal["given", "majority", "share", "weighted", "dawid_skene"]
 
 
 class DataSection(Config):
@@ -18,13 +20,13 @@ class DataSection(Config):
     demonstrations: DataConfig | None = None
     """Prompts with an ideal response, for SFT."""
     comparisons: DataConfig | None = None
-    """Two responses and which is better, for the reward model."""
+    """Two responses and which is better, for the reward model or for prefer."""
     golden: DataConfig | None = None
     """Comparisons judged by seniors, never trained on; the reward model is probed on them."""
     prompts: DataConfig | None = None
-    """Prompts for RL. Absent: the prompts of the demonstrations, else of the comparisons."""
+    """Prompts for RL and evaluation. Absent: the prompts of the demonstrations, else of the comparisons."""
     min_agreement: float | None = 0.4
-    """Krippendorff's alpha of the raters below which no reward model is trained; null trains on anything. Only sets
+    """Krippendorff's alpha of the raters below which nothing is trained on them; null trains on anything. Only sets
     with votes of several raters are measured."""
     max_tokens: int = Field(512, ge=8)
     """Longest prompt plus response."""
@@ -42,6 +44,13 @@ class SFTOptimConfig(OptimConfig):
     """Adam's epsilon; 1e-5 is the value that PPO was tuned with (Huang et al. 2022)."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Shape of the decline after the warm-up."""
+
+
+class PreferOptimConfig(OptimConfig):
+    """The optimiser of prefer. Customary rates: 5e-7 to 1e-6 full, 5e-6 to 5e-5 with LoRA."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate of adamw."""
 
 
 class RLOptimConfig(OptimConfig):
@@ -93,7 +102,7 @@ class RewardConfig(Config):
     """Embeddings stay as the policy's."""
     base: str | None = None
     """Another model to start from; null starts from the SFT policy."""
-    labels: Literal["given", "majority", "share", "weighted", "dawid_skene"] = "given"
+    labels: Labels = "given"
     """Where a comparison has votes: keep its preference, or derive it from the votes (share gives soft targets)."""
     loss: PairLossConfig = PairLossConfig()
     """The pair loss."""
@@ -105,6 +114,35 @@ class RewardConfig(Config):
     """Prompts of the best-of-n check."""
     optim: OptimConfig = OptimConfig()
     """Optimiser. Customary rates: 1e-5 full, 1e-4 with LoRA."""
+
+
+class PreferConfig(Config):
+    """Train the policy on comparisons directly, without a reward model."""
+
+    algorithm: Literal["dpo"] = "dpo"
+    """dpo is direct preference optimisation; its own settings choose between its forms."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the comparisons."""
+    batch: int = Field(32, ge=1)
+    """Comparisons per optimiser step."""
+    micro_batch_tokens: int = Field(8192, ge=1)
+    """Tokens per forward pass."""
+    labels: Labels = "given"
+    """Where a comparison has votes: keep its preference, or derive it from the votes (share gives soft targets)."""
+    dpo: DPOConfig = DPOConfig()
+    """Used when algorithm is dpo."""
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning."""
+    evaluate_every: int = Field(50, ge=1)
+    """Steps between evaluations on held-out comparisons; one follows the last step."""
+    patience: int | None = Field(None, ge=1)
+    """Stops after this many evaluations without a lower held-out loss; null takes all steps."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights become the policy: those of the lowest held-out loss, or the last."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest response when the policy is compared with SFT."""
+    optim: PreferOptimConfig = PreferOptimConfig()
+    """Optimiser. Customary rates: 5e-7 to 1e-6 full, 5e-6 to 5e-5 with LoRA; small models need far higher ones."""
 
 
 class RewardPart(Config):
@@ -129,8 +167,8 @@ class RewardPart(Config):
 class RLConfig(Config):
     """Reinforcement learning on the reward."""
 
-    algorithm: Literal["ppo", "rloo"] = "ppo"
-    """ppo has a critic and spends each rollout several times; rloo compares the samples of a prompt."""
+    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    """ppo has a critic and spends each rollout several times; rloo and grpo compare the samples of a prompt."""
     updates: int = Field(100, ge=1)
     """Rollouts, each followed by its optimiser steps (per round, when there are rounds)."""
     prompts: int = Field(32, ge=1)
@@ -144,7 +182,7 @@ class RLConfig(Config):
     micro_batch_tokens: int = Field(8192, ge=1)
     """Tokens per forward pass."""
     kl: KLConfig = KLConfig()
-    """Penalty towards the reference (the SFT policy)."""
+    """Penalty towards the reference (the SFT policy). With algorithm grpo its preset is grpo where none is named."""
     shaping: ShapingConfig = ShapingConfig()
     """From scores to rewards."""
     rewards: tuple[RewardPart, ...] = (RewardPart(name="reward_model", model="stage"),)
@@ -153,6 +191,8 @@ class RLConfig(Config):
     """Used when algorithm is ppo."""
     rloo: RLOOConfig = RLOOConfig()
     """Used when algorithm is rloo."""
+    grpo: GRPOConfig = GRPOConfig()
+    """Used when algorithm is grpo."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning; the reference is then the same network with adapters off."""
     layout: Literal["separate", "one_trunk"] = "separate"
@@ -170,10 +210,20 @@ class RLConfig(Config):
     optim: RLOptimConfig = RLOptimConfig()
     """Optimiser."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _penalty_of_grpo(cls, values: object) -> object:
+        if not isinstance(values, dict) or values.get("algorithm") != "grpo":
+            return values
+        kl = values.get("kl", {})
+        return {**values, "kl": {"preset": "grpo", **kl}} if isinstance(kl, dict) else values
+
     @model_validator(mode="after")
     def _groups(self) -> Self:
-        if self.algorithm == "rloo" and self.samples < 2:
-            raise ValueError(f"rloo compares the samples of a prompt: samples={self.samples} must be 2 or more")
+        if self.algorithm != "ppo" and self.samples < 2:
+            raise ValueError(
+                f"{self.algorithm} compares the samples of a prompt: samples={self.samples} must be 2 or more"
+            )
         return self
 
     @model_validator(mode="after")
@@ -220,7 +270,7 @@ class EvaluateConfig(Config):
     prompts: int = Field(256, ge=1)
     """Held-out prompts, one response each from both policies."""
     data: DataConfig | None = None
-    """Prompts to compare on; null takes the held-out prompts of RL."""
+    """Prompts to compare on; null takes held-out ones of data.prompts, or of what stands in for them."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     preference: str | None = None
@@ -245,8 +295,10 @@ class Recipe(Config):
     """Present: fine-tune on the demonstrations. Absent: the model is the SFT policy already."""
     reward: RewardConfig | None = None
     """Present: train a reward model."""
+    prefer: PreferConfig | None = None
+    """Present: train the policy on the comparisons (algorithm dpo). Takes the place of ppo."""
     ppo: RLConfig | None = None
-    """Present: optimise the policy (algorithm ppo or rloo)."""
+    """Present: optimise the policy (algorithm ppo, rloo or grpo)."""
     rounds: RoundsConfig | None = None
     """Present: alternate RL with fresh labels."""
     evaluate: EvaluateConfig | None = None
@@ -263,6 +315,13 @@ class Recipe(Config):
         collected = self.rounds is not None and self.rounds.first_comparisons > 0
         if self.reward and not self.data.comparisons and not collected:
             raise ValueError("reward needs data.comparisons (or rounds.first_comparisons)")
+        if self.prefer and not self.data.comparisons:
+            raise ValueError("prefer needs data.comparisons")
+        if self.prefer and self.ppo:
+            raise ValueError(
+                "prefer and ppo would both train the policy. Keep one: prefer learns from the comparisons directly, "
+                "ppo from a reward. For one after the other, name the first policy in model.path of a second recipe"
+            )
         if self.ppo and not self.reward and any(part.model == "stage" for part in self.ppo.rewards):
             raise ValueError("ppo.rewards names the reward model of this recipe, but the recipe has no reward section")
         sections = {name: getattr(self, name) for name in type(self).model_fields}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,10 @@ from typing import Any
 import torch
 
 from keel.algorithms.reward import RewardModelling
-from keel.batch.collate import EncodedPair, pair_batch
-from keel.batch.types import PairBatch
 from keel.core.artifacts import RECORD, Artifact, load_artifact
 from keel.core.errors import ConfigError, GateError
 from keel.core.files import atomic_write_json, tree_sha256
 from keel.core.seed import derive
-from keel.data.records import Comparison
 from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_pairs
 from keel.models.reward import RewardModel
 from keel.models.roles import set_role
@@ -25,28 +22,15 @@ from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_mo
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Verdict
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
+from keel.stages.pairs import PairSet, pair_batches
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RewardConfig
 from keel.stages.roles import read_role, write_role
 from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
-from keel.train.loop import LoopConfig, fit, shuffled
+from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 
 MODEL = "model"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairSet:
-    """Comparisons as records and as token ids, position by position."""
-
-    records: Sequence[Comparison]
-    pairs: Sequence[EncodedPair]
-
-    @classmethod
-    def of(cls, records: Sequence[Comparison], pairs: Sequence[EncodedPair | None]) -> "PairSet":
-        """The records whose pair fitted into the context."""
-        kept = [(record, pair) for record, pair in zip(records, pairs, strict=True) if pair is not None]
-        return cls(records=[record for record, _ in kept], pairs=[pair for _, pair in kept])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,15 +201,6 @@ def probe_golden(
 def aggregation(config: RewardConfig) -> dict[str, Any]:
     """The settings that make one score of several members."""
     return config.model_dump(mode="json", include={"aggregate", "std_weight"})
-
-
-def pair_batches(pairs: Sequence[EncodedPair], size: int, seed: int, start: int, total: int) -> Iterator[PairBatch]:
-    """The batches of steps `start` to `total`; each epoch is a new shuffle that depends on (seed, epoch) alone."""
-    per_epoch = math.ceil(len(pairs) / size)
-    for step in range(start, total):
-        epoch, at = divmod(step, per_epoch)
-        order = shuffled(len(pairs), 1, derive(seed, "order", epoch))[0]
-        yield pair_batch([pairs[i] for i in order[at * size : (at + 1) * size].tolist()])
 
 
 def load_scorer(config: RewardConfig, members: Sequence[Artifact], device: str, micro_batch_tokens: int) -> Scorer:

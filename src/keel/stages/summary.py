@@ -19,6 +19,7 @@ class Made:
     """The first reward models, one a member."""
     golden: Artifact | None = None
     best_of: Artifact | None = None
+    prefer: Artifact | None = None
     ppo: list[Artifact] = field(default_factory=list)
     """One policy a round."""
     evaluate: Artifact | None = None
@@ -39,6 +40,8 @@ def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[
             stages["reward"] |= {f"golden_{name}": value for name, value in made.golden.metrics.items()}
         if made.best_of is not None:
             stages["reward"]["best_of_n"] = made.best_of.metrics
+    if made.prefer is not None:
+        stages["prefer"] = figures(made.prefer)
     if made.ppo:
         stages["ppo"] = over_rounds(made.ppo)
     if made.evaluate is not None:

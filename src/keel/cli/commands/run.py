@@ -1,4 +1,4 @@
-"""`keel run`, and each stage alone: `keel sft`, `keel reward`, `keel ppo`, `keel evaluate`."""
+"""`keel run`, and each stage alone: `keel sft`, `keel reward`, `keel prefer`, `keel ppo`, `keel evaluate`."""
 
 import argparse
 from pathlib import Path
@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "run all stages of a recipe",
     "sft": "run a recipe up to supervised fine-tuning",
     "reward": "run a recipe up to its reward model",
+    "prefer": "run a recipe up to training on preferences",
     "ppo": "run a recipe up to reinforcement learning",
     "evaluate": "run a recipe up to the comparison with SFT",
 }
