@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers.recipes import model_folder
 from helpers.tiny import tiny_model, tiny_tokenizer
-from peft import PeftModel
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -51,11 +52,6 @@ def moved(model: nn.Module, seed: int = 1, by: float = 0.2) -> nn.Module:
     return model.eval()
 
 
-def adapted(model: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    return moved(add_lora(model, RANK))
-
-
 def logprobs(model: nn.Module) -> Tensor:
     return token_logprobs(model, pack(BATCH))[0]
 
@@ -86,7 +82,11 @@ def test_outputs_and_gradients_are_those_of_transformers_own_quantised_model(nam
     plain = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, device_map={"": "cpu"})
     for module in plain.modules():
         module.support_avx512bf16_for_cpu = False  # or it computes in bfloat16 on CPUs that can
-    ours, theirs = (adapted(model) for model in (quantised(folder, how), plain))
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    settings = PeftConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+    ours, theirs = moved(add_lora(quantised(folder, how), RANK)), get_peft_model(plain, settings).eval()
+    adapters = {name: p for name, p in ours.named_parameters() if p.requires_grad}
+    assert not theirs.load_state_dict(adapters, strict=False).unexpected_keys
     found, wanted = logprobs(ours), plain_logprobs(theirs)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     found.square().sum().backward()
@@ -108,7 +108,7 @@ def test_a_weight_takes_little_more_than_four_bits(how, bits):
     assert 8 * held / (1024 * 512) == pytest.approx(bits, abs=0.01)
 
 
-def test_a_real_models_predictions_move_by_a_few_hundredths_of_a_nat(shared_models):
+def test_a_real_but_tiny_models_predictions_move_by_a_quarter_of_a_nat(shared_models):
     path = shared_models / "stories260k"
     exact, coarse = load_causal_lm(path, device="cpu"), quantised(path)
     tokens = InProcessSampler(exact, {2}).sample([torch.tensor([1])], samples=32, max_new_tokens=64, seed=0)
@@ -117,7 +117,7 @@ def test_a_real_models_predictions_move_by_a_few_hundredths_of_a_nat(shared_mode
     )
     with torch.no_grad():
         difference = token_logprobs(coarse, pack(batch))[0] - token_logprobs(exact, pack(batch))[0]
-    assert 0.005 < difference.abs().mean() < 0.3
+    assert 0.1 < difference.abs().mean() < 0.5
     assert difference.mean() < 0  # what the exact model said is less likely to the other
 
 

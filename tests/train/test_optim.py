@@ -25,7 +25,7 @@ def take_steps(module: nn.Module, optimizer: Optimizer, count: int, first: int =
     for number in range(first, first + count):
         for index, p in enumerate(module.parameters()):
             generator = torch.Generator().manual_seed(1000 * number + index)
-            p.grad = torch.randn(p.shape, generator=generator)
+            p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
         optimizer.step()
 
 
@@ -118,6 +118,17 @@ def test_frozen_parameters_are_left_out_and_nothing_to_train_is_an_error():
     module.weight.requires_grad_(False)
     with pytest.raises(ConfigError, match="frozen"):
         optimizer_of(module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adamw_is_torchs_fused_one_whatever_the_precision_of_the_model(dtype):
+    module = nn.Linear(2, 2, dtype=dtype)
+    optimizer = optimizer_of(module)
+    take_steps(module, optimizer, 1)
+    (adamw,) = optimizer.parts
+    assert type(adamw) is torch.optim.AdamW
+    assert all(group["fused"] for group in adamw.param_groups)
+    assert {state["exp_avg"].dtype for state in adamw.state.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from bitsandbytes import matmul_4bit
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from peft.tuners.lora import LoraLayer
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from keel.core.errors import ArtifactError
 from keel.models.extras import QUANTISED
 from keel.models.packed import transformer
+from keel.models.roles import POLICY
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # of names in a file of peft
@@ -30,7 +32,11 @@ BASE = ".base_layer"  # what peft calls a layer below its adapter
 
 
 class QuantisedLinear(Linear4bit):
-    """y = x W^T + x A^T B^T with W in 4 bits; A and B are the frozen adapter of finished stages, if there is one."""
+    """y = x W^T + x A^T B^T with W in 4 bits; A and B are the frozen adapter of finished stages, if there is one.
+
+    The library's own forward is left out: on CPUs with bfloat16 it changes the weights' layout in eval mode, for a
+    kernel that has no gradient and rounds float32 to bfloat16, so that sampling and training would no longer agree.
+    """
 
     carried_a: Tensor | None  # [rank, in]
     carried_b: Tensor | None  # [out, rank], scale included
@@ -45,9 +51,6 @@ class QuantisedLinear(Linear4bit):
             quant_type="nf4",
             device="meta",
         )
-        # On CPUs with bfloat16 the library would change the weights' layout in eval mode, for a kernel that has no
-        # gradient and rounds float32 to bfloat16: sampling and training would no longer agree.
-        self.support_avx512bf16_for_cpu = False
         kind: Any = Params4bit
         weight = kind(
             linear.weight.detach(), requires_grad=False, compress_statistics=double, quant_type="nf4", module=self
@@ -59,11 +62,14 @@ class QuantisedLinear(Linear4bit):
         self.register_buffer("carried_b", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        if self.carried_a is None or self.carried_b is None:
-            return y
-        change = nn.functional.linear(nn.functional.linear(x.to(self.carried_a.dtype), self.carried_a), self.carried_b)
-        return y + change.to(y.dtype)
+        weight: Any = self.weight
+        y = matmul_4bit(x.to(self.compute_dtype), weight, quant_state=weight.quant_state)
+        if self.bias is not None:
+            y = y + self.bias
+        if self.carried_a is not None and self.carried_b is not None:  # rounded as adapters that are trained are
+            a, b = self.carried_a.to(y.dtype), self.carried_b.to(y.dtype)
+            y = y + nn.functional.linear(nn.functional.linear(x.to(y.dtype), a), b)
+        return y.to(x.dtype)
 
 
 def quantise(model: Any, *, double: bool, device: torch.device) -> Any:
@@ -156,15 +162,8 @@ def _carried(layer: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 def _own(module: Any) -> list[tuple[Tensor, Tensor]]:
-    """The adapters that are being trained on `module`."""
-    if not isinstance(module, LoraLayer):
+    """The adapter that is being trained on `module`."""
+    if not isinstance(module, LoraLayer) or POLICY not in module.lora_A:
         return []
-    module = cast(Any, module)
-    return [
-        (
-            module.lora_A[name].weight.detach().float(),
-            module.lora_B[name].weight.detach().float() * module.scaling[name],
-        )
-        for name in module.active_adapters
-        if name in module.lora_A
-    ]
+    a, b = (cast(Any, matrices)[POLICY].weight.detach().float() for matrices in (module.lora_A, module.lora_B))
+    return [(a, b * module.scaling[POLICY])]
