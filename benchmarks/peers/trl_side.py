@@ -91,13 +91,15 @@ def lora(job: Job, task: str) -> Any:
         return None
     from peft import LoraConfig
 
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = {"target_modules": "all-linear"}
     if job.last_layers:
         layers = AutoConfig.from_pretrained(job.model).num_hidden_layers
-        where = {"layers_to_transform": list(range(layers))[-job.last_layers :], "layers_pattern": "layers"}
-    return LoraConfig(
-        r=job.lora_rank, lora_alpha=2 * job.lora_rank, target_modules="all-linear", task_type=task, **where
-    )
+        where = {
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            "layers_to_transform": list(range(layers))[-job.last_layers :],
+            "layers_pattern": "layers",
+        }
+    return LoraConfig(r=job.lora_rank, lora_alpha=2 * job.lora_rank, task_type=task, **where)
 
 
 def by_step(job: Job, tokens: list[int]) -> list[int]:

@@ -240,7 +240,7 @@ MUTANTS = (
     mutant("critic learns advantages", LOSS, "rows.values[kept], returns,", "rows.values[kept], rows.advantages[kept],"),
     mutant("minimum for maximum in the value loss", VALUE_LOSS, "torch.maximum", "torch.minimum"),
     mutant("values clipped around the return", VALUE_LOSS, "old_values + (values - old_values)", "returns + (values - returns)"),
-    mutant("value after the token instead of before", "models.critic:Critic.values", "source.clamp(min=0)", "source + 1"),
+    mutant("value after the token instead of before", "models.packed:hidden_before", "packed.source.clamp(min=0)", "packed.source + 1"),
     # batches and steps
     Mutant(
         "mean of the means of micro-batches",
@@ -272,7 +272,7 @@ MUTANTS = (
     mutant("shared votes hardened", PAIR_LOSS, "preference = preference.to(dtype)", "preference = (preference > 0.5).to(dtype)"),
     mutant("margin helps the preferred", PAIR_LOSS, "- margin *", "+ margin *"),
     mutant("margin always against a", PAIR_LOSS, "margin * torch.sign(2.0 * preference - 1.0)", "margin"),
-    mutant("score read one token early", SCORE, "packed.last.to(", "(packed.last - 1).to("),
+    mutant("score read one token early", SCORE, "forward_hidden(self.network, packed, packed.last)", "forward_hidden(self.network, packed, packed.last - 1)"),
     mutant("implicit score averaged over tokens", SCORE, "index_add(0, owner, log_ratio)", "index_add(0, owner, log_ratio / lengths[owner])"),
     mutant("weights of pairs ignored", PAIRS, "(rows.weight * losses).sum()", "losses.sum()"),
     mutant("centring on the difference", PAIRS, "(a + b).square()", "(a - b).square()"),

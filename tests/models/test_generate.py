@@ -11,8 +11,10 @@ from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import ConfigError, DataError, TrainingError
 from keel.models.adapters import add_lora
+from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler, Samples, _uniforms
-from keel.models.packed import token_logprobs
+from keel.models.heads import ValueHead
+from keel.models.packed import hidden_before, token_logprobs
 from keel.models.settings import LoraConfig
 
 PROMPT_LENGTHS = (3, 11, 1, 6, 8)
@@ -191,3 +193,24 @@ def test_a_diverged_policy_is_named_and_not_sampled_from(temperature):
     model.lm_head.weight.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"not finite.*learning_rate"):
         sample(model, prompts(), temperature=temperature)
+
+
+def test_a_value_head_is_read_while_sampling():
+    """The values are those that a pass over the finished responses would give."""
+    model, head = tiny_model(), ValueHead(32)
+    torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(3))
+    given = [torch.tensor([5, 6, 7]), torch.tensor([9])]
+    drawn = sample(model, given, max_new_tokens=9, value_head=head)
+    batch = TokenBatch(
+        prompt_lengths=torch.tensor([3, 1]),
+        fanout=torch.tensor([3, 3]),
+        prompt_tokens=torch.cat(given),
+        response_lengths=drawn.lengths,
+        response_tokens=drawn.tokens,
+        response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
+    )
+    packed = pack(batch)
+    with torch.no_grad():
+        expected = Critic(head, None).values(packed, hidden_before(model, packed))
+    torch.testing.assert_close(drawn.values, expected, atol=1e-5, rtol=1e-5)
+    assert sample(model, given).values is None

@@ -95,7 +95,7 @@ def test_a_further_round_goes_on_with_both_adapters_on_the_same_weights(tmp_path
     measured = [e for e in ran.events("evaluated") if e["stage"].startswith("ppo")]
     ended = [e for e in measured if e["round"] == 0][-1]
     begun = next(e for e in measured if e["round"] == 1)
-    assert begun["kl_nats_per_sequence"] == ended["kl_nats_per_sequence"] > 0  # to the last bit: nothing was merged
+    assert begun["kl_nats_per_sequence"] == ended["kl_nats_per_sequence"] != 0  # to the last bit: nothing was merged
     folders = (ran.directory / "artifacts").iterdir()
     policies = [load_artifact(path) for path in folders if path.name.startswith("ppo-")]
     assert {read_role(policy, ran.artifact("sft").id).lora.last_layers for policy in policies} == {1}

@@ -29,6 +29,7 @@ class Samples:
     lengths: Tensor  # [S] int64, tokens of each response, at least 1
     logprobs: Tensor  # [R] float32, of the token drawn, at the sampling temperature (at 1 for greedy sampling)
     finished: Tensor  # [S] bool, True when the response ended by itself
+    values: Tensor | None = None  # [R] float32, what a value head said before each token; None without one
 
 
 class Sampler(Protocol):
@@ -56,6 +57,8 @@ class InProcessSampler:
     eos_ids: set[int]
     max_rows: int = 256
     """Rows decoded side by side; more prompts than that go in turns."""
+    value_head: nn.Module | None = None
+    """Reads values [N, 1] off the hidden states [N, H] that tokens are drawn from, at no further pass."""
 
     def sample(
         self,
@@ -82,14 +85,19 @@ class InProcessSampler:
                         _uniforms(seed, keys[start : start + at_once], samples, max_new_tokens),
                         torch.tensor(sorted(self.eos_ids), device=device_of(self.model)),
                         temperature,
+                        self.value_head,
                     )
                     for start in range(0, len(prompts), at_once)
                 ]
         finally:
             self.model.train(training)
-        tokens, lengths, logprobs, finished = (torch.cat(column) for column in zip(*parts, strict=True))
+        tokens, lengths, logprobs, finished, values = (torch.cat(column).clone() for column in zip(*parts, strict=True))
         return Samples(
-            tokens=tokens.clone(), lengths=lengths.clone(), logprobs=logprobs.clone(), finished=finished.clone()
+            tokens=tokens,
+            lengths=lengths,
+            logprobs=logprobs,
+            finished=finished,
+            values=None if self.value_head is None else values,
         )
 
     def _check(
@@ -240,27 +248,35 @@ class _DecodePlan:
 
 
 def _decode(
-    model: nn.Module, prompts: list[Tensor], uniforms: Tensor, eos: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tokens [R], lengths [S], log-probabilities [R] and finished [S] of the responses to some prompts."""
+    model: nn.Module,
+    prompts: list[Tensor],
+    uniforms: Tensor,
+    eos: Tensor,
+    temperature: float,
+    value_head: nn.Module | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Tokens [R], lengths [S], log-probabilities [R], finished [S] and values [R] of the responses to some prompts."""
     device = eos.device
     samples, max_new_tokens = uniforms.shape[0] // len(prompts), uniforms.shape[1]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     prefill = _PrefillPlan(lengths.tolist(), device)
     positions = torch.cat([torch.arange(len(prompt)) for prompt in prompts])
     head, uniforms = output_head(model), uniforms.to(device)
-    hidden = run(model, torch.cat(prompts), positions, prefill)[lengths.cumsum(0) - 1]
+    hidden = run(model, torch.cat(prompts), positions, prefill, needed=lengths.cumsum(0) - 1)
     plan = _DecodePlan(prefill, lengths, samples, max_new_tokens)
-    logits = head.logits(hidden).repeat_interleave(samples, 0)
+    logits, hidden = head.logits(hidden).repeat_interleave(samples, 0), hidden.repeat_interleave(samples, 0)
 
     rows = torch.arange(len(uniforms), device=device)  # which responses are still in the batch
     tokens = torch.zeros(uniforms.shape, dtype=torch.int64, device=device)
     logprobs = torch.zeros(uniforms.shape, dtype=torch.float32, device=device)
+    values = torch.zeros_like(logprobs)
     ends = torch.full((len(uniforms),), max_new_tokens, device=device)
     finished = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
         drawn, drawn_logprobs = _draw(logits, uniforms[rows, step], temperature)
         tokens[rows, step], logprobs[rows, step] = drawn, drawn_logprobs
+        if value_head is not None:
+            values[rows, step] = value_head(hidden).squeeze(-1).float()
         ended = torch.isin(drawn, eos) & ~finished[rows]
         ends[rows[ended]] = step + 1
         finished[rows] |= ended
@@ -272,7 +288,8 @@ def _decode(
             stay = alive.nonzero().squeeze(1)
             rows, drawn = rows[stay], drawn[stay]
             plan.keep(stay)
-        logits = head.logits(run(model, drawn, plan.positions, plan))
+        hidden = run(model, drawn, plan.positions, plan)
+        logits = head.logits(hidden)
         plan.advance()
     inside = torch.arange(max_new_tokens, device=device) < ends[:, None]
     if not torch.isfinite(logprobs[inside]).all():
@@ -280,7 +297,7 @@ def _decode(
             "the policy's probabilities are not finite numbers, so nothing can be sampled: training diverged. Lower "
             "optim.learning_rate, and go on from an earlier checkpoint."
         )
-    return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu()
+    return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu(), values[inside].cpu()
 
 
 def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,11 @@ class Aligner:
         self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
         self.source = RolloutSource(
             policy=self.policy,
-            sampler=InProcessSampler(self.policy, eos_ids(self.policy, self.tokenizer)),
+            sampler=InProcessSampler(
+                self.policy,
+                eos_ids(self.policy, self.tokenizer),
+                value_head=self.critic.value_head if self.critic is not None and self.critic.trunk is None else None,
+            ),
             reference=self.reference,
             judge=self.judge,
             prompts=task.prompts,

@@ -107,7 +107,7 @@ def respond(
 ) -> tuple[Responses, float | None]:
     """One response a prompt, and their KL from `reference` in nats per sequence (None when greedy or without one)."""
     model, tokenizer = frozen(load_policy(files)), read_tokenizer(files)
-    batch, logprobs, finished = sample_batch(
+    batch, drawn = sample_batch(
         InProcessSampler(model, eos_ids(model, tokenizer)),
         prompts,
         samples=1,
@@ -118,9 +118,9 @@ def respond(
     kl = None
     if reference is not None and config.temperature > 0:
         other = Reference(model=frozen(load_policy(reference)))
-        log_ratio = logprobs - other.logprobs(batch, config.temperature, rl.micro_batch_tokens)
+        log_ratio = drawn.logprobs - other.logprobs(batch, config.temperature, rl.micro_batch_tokens)
         kl = float(batch.sum_per_response(log_ratio).mean())
-    return as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer)), kl
+    return as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer)), kl
 
 
 def judged_by(preference: Preference, responses: Responses) -> tuple[list[float], Mapping[str, Sequence[float]]]:

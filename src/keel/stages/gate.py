@@ -82,7 +82,7 @@ def favourites(
     """Figures of the best of n by score, and pairs of each best response (a) with a random one (b)."""
     model, tokenizer = frozen(load_policy(policy)), read_tokenizer(policy)
     n = config.best_of
-    batch, _, finished = sample_batch(
+    batch, drawn = sample_batch(
         InProcessSampler(model, eos_ids(model, tokenizer)),
         prompts,
         samples=n,
@@ -90,7 +90,7 @@ def favourites(
         temperature=rl.temperature,
         seed=seed,
     )
-    responses = as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer))
+    responses = as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer))
     scores = scorer.score(responses).view(-1, n)
     lengths = batch.response_lengths.float().view(-1, n)
     best = scores.argmax(1)
@@ -112,8 +112,8 @@ def favourites(
                     prompt=prompt.prompt,
                     a=a,
                     b=b,
-                    a_finished=bool(finished[top]),
-                    b_finished=bool(finished[other]),
+                    a_finished=bool(drawn.finished[top]),
+                    b_finished=bool(drawn.finished[other]),
                     key=derive(seed, "pair", i),
                 )
             )

@@ -123,7 +123,7 @@ def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, se
     if not prompts:
         return []
     model, tokenizer = frozen(load_policy(files)), read_tokenizer(files)
-    batch, _, finished = sample_batch(
+    batch, drawn = sample_batch(
         InProcessSampler(model, eos_ids(model, tokenizer)),
         prompts,
         samples=1,
@@ -131,8 +131,8 @@ def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, se
         temperature=rl.temperature,
         seed=seed,
     )
-    responses = as_responses(batch, finished, [p.text for p in prompts], partial(decode_response, tokenizer))
-    return list(zip(responses.response_texts, finished.tolist(), strict=True))
+    responses = as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer))
+    return list(zip(responses.response_texts, drawn.finished.tolist(), strict=True))
 
 
 def read_set(artifact: Artifact) -> list[Comparison]:

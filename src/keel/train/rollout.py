@@ -13,7 +13,7 @@ from keel.batch.types import CriticRollout, Packed, Rollout, TokenBatch, widen
 from keel.core.seed import derive
 from keel.data.records import Prompt, prompt_text
 from keel.models.critic import Critic
-from keel.models.generate import Sampler
+from keel.models.generate import Sampler, Samples
 from keel.models.layers import shared_layers
 from keel.models.packed import device_of, hidden_before, lower_states, token_logprobs, transformer
 from keel.train.judge import Judge, Responses, Scores
@@ -74,6 +74,8 @@ class Judged:
     scores: Scores
     seconds_rollout: float
     seconds_score: float
+    values: Tensor | None = None
+    """[R] what the sampler's value head said before each token."""
 
     def figures(self) -> dict[str, float]:
         """Means that every update reports."""
@@ -119,7 +121,8 @@ class RolloutSource:
     def critic_batches(self, critic: Critic, start: int, stop: int) -> Iterator[CriticRollout]:
         """The same, with the critic's values beside them."""
         for rollout in self.batches(start, stop):
-            yield self.with_values(rollout, critic)
+            values = None if self.last is None else self.last.values
+            yield self.with_values(rollout, critic) if values is None else widen(rollout, CriticRollout, values=values)
 
     def prompts_of(self, update: int) -> list[EncodedPrompt]:
         """The prompts of one update: each pass over the prompts is a new shuffle."""
@@ -141,7 +144,7 @@ class RolloutSource:
         `observe` False leaves the judge's running statistics as they are (held-out evaluation).
         """
         c, begun = self.config, time.perf_counter()
-        batch, logprobs, finished = sample_batch(
+        batch, drawn = sample_batch(
             self.sampler,
             prompts,
             samples=samples or c.samples,
@@ -150,15 +153,19 @@ class RolloutSource:
             seed=seed,
         )
         sampled = time.perf_counter()
+        logprobs, finished, values = drawn.logprobs, drawn.finished, drawn.values
         if shared_layers(transformer(self.policy).base_model):
             batch = with_lower_states(batch, self.policy, c.micro_batch_tokens)
         if next(self.policy.parameters()).dtype != torch.float32:
-            # Decoding and training round differently; the old log-probabilities must come from the training path.
-            logprobs = over_micro_batches(
-                batch,
-                c.micro_batch_tokens,
-                self.policy,
-                lambda packed: token_logprobs(self.policy, packed, temperature=c.temperature)[0],
+            # Decoding and training round differently; what the update compares with must come from the training path.
+            values, logprobs = (
+                None,
+                over_micro_batches(
+                    batch,
+                    c.micro_batch_tokens,
+                    self.policy,
+                    lambda packed: token_logprobs(self.policy, packed, temperature=c.temperature)[0],
+                ),
             )
         responses = as_responses(batch, finished, [p.text for p in prompts], self.decode)
         scores = self.judge.scores(responses)
@@ -176,6 +183,7 @@ class RolloutSource:
             scores=scores,
             seconds_rollout=sampled - begun,
             seconds_score=time.perf_counter() - sampled,
+            values=values,
         )
 
     @torch.no_grad()
@@ -212,8 +220,8 @@ def sample_batch(
     max_new_tokens: int,
     temperature: float,
     seed: int,
-) -> tuple[TokenBatch, Tensor, Tensor]:
-    """Sampled responses as a batch, their log-probs [R], and which finished by themselves [S]."""
+) -> tuple[TokenBatch, Samples]:
+    """Sampled responses as a batch, and what the sampler said of them."""
     drawn = sampler.sample(
         [torch.tensor(p.tokens, dtype=torch.int64) for p in prompts],
         samples=samples,
@@ -226,11 +234,11 @@ def sample_batch(
         prompt_lengths=torch.tensor([len(p.tokens) for p in prompts]),
         fanout=torch.full((len(prompts),), samples),
         prompt_tokens=torch.tensor([t for p in prompts for t in p.tokens], dtype=torch.int64),
-        response_lengths=drawn.lengths.cpu(),
-        response_tokens=drawn.tokens.cpu(),
+        response_lengths=drawn.lengths,
+        response_tokens=drawn.tokens,
         response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
     )
-    return batch, drawn.logprobs.cpu(), drawn.finished.cpu()
+    return batch, drawn
 
 
 def distinct_keys(prompts: Sequence[EncodedPrompt]) -> list[int]:
