@@ -181,10 +181,10 @@ def test_the_next_stage_starts_from_the_very_policy_that_was_trained(folder, tmp
     assert verify_packed(third) < 1e-5
 
 
-def test_planted_quantising_the_saved_model_again_would_undo_most_of_the_training(folder, tmp_path):
-    # a change as small as training makes: dequantised weights lie on the grid, and most fall back to where they were
+def test_planted_quantising_the_saved_model_again_would_undo_the_training(folder, tmp_path):
+    # a change as small as training makes: dequantised weights lie on the grid, and fall back to where they were
     base = quantised(folder)
-    model = moved(add_lora(quantised(folder), RANK), by=0.02)
+    model = moved(add_lora(quantised(folder), RANK), by=0.005)
     save_causal_lm(tmp_path / "saved", merged(model), tiny_tokenizer())
     again = quantised(tmp_path / "saved")
     save_adapter(model, tmp_path / "adapter")
@@ -204,7 +204,7 @@ def test_planted_quantising_the_saved_model_again_would_undo_most_of_the_trainin
     from keel.models.quantise import dequantised
 
     assert change(carried) == pytest.approx(1.0)
-    assert change(again) < 0.5
+    assert change(again) < 0.1
 
 
 @pytest.mark.parametrize("form", ["head", "implicit", "hybrid"])

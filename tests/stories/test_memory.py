@@ -65,6 +65,19 @@ def test_in_four_bits_each_stage_begins_with_what_the_last_one_trained(tmp_path)
     assert {tensor.shape[0] for name, tensor in whole.items() if "lora_A" in name} == {8}  # of SFT and of RL
 
 
+def test_four_roles_share_one_trunk_in_four_bits(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra `quant` is not installed")
+    place, found = Workplace(tmp_path), []
+    for layout, critic in (("separate", {"ppo": {"critic": "trunk"}}), ("one_trunk", {})):
+        changes = {**ADAPTERS, "ppo": {"lora": LORA, "layout": layout, "keep": "last", **critic}}
+        ran = place.run(to=layout, model={"path": str(tmp_path / "model"), "quantise": "4bit"}, **changes)
+        found.append([event for event in ran.events("step") if event["stage"] == "ppo"])
+    assert len(found[0]) == len(found[1]) > 1
+    for apart, shared in zip(*found, strict=True):
+        for name in ("score_mean", "loss", "kl_nats_per_sequence", "grad_norm", "first_log_ratio_max"):
+            assert shared[name] == pytest.approx(apart[name], abs=1e-4, rel=1e-3), name
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
