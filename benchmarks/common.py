@@ -16,9 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-Stage = Literal["sft", "reward", "rloo", "ppo", "rollout"]
-STAGES: tuple[Stage, ...] = ("sft", "reward", "rloo", "ppo", "rollout")
-ONLINE = ("rloo", "ppo", "rollout")
+Stage = Literal["sft", "reward", "dpo", "rloo", "grpo", "ppo", "rollout"]
+STAGES: tuple[Stage, ...] = ("sft", "reward", "dpo", "rloo", "grpo", "ppo", "rollout")
+ONLINE = ("rloo", "grpo", "ppo", "rollout")
+GROUPED = ("rloo", "grpo")
 LIBRARIES = ("keel-rlhf", "trl", "torch", "transformers", "accelerate", "peft", "datasets")
 
 

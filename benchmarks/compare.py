@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
-from common import ONLINE, STAGES, Job  # noqa: E402
+from common import GROUPED, ONLINE, STAGES, Job  # noqa: E402
 
 from keel.core.errors import ConfigError, KeelError, TrainingError  # noqa: E402
 from keel.core.seed import derive  # noqa: E402
@@ -35,7 +35,9 @@ PEER_SETTINGS = {"sft": ("default", "padding_free")}
 SIZES = {  # stage: records or prompts a step, responses a prompt, tokens a response, epochs, steps, warm-up steps
     "sft": (8, 1, 0, 1, 10, 2),
     "reward": (8, 1, 0, 1, 8, 2),
+    "dpo": (8, 1, 0, 1, 8, 2),
     "rloo": (4, 8, 64, 1, 4, 1),
+    "grpo": (4, 8, 64, 1, 4, 1),
     "ppo": (16, 1, 64, 4, 3, 1),
     "rollout": (16, 4, 64, 1, 4, 1),
 }
@@ -53,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="records (offline) or prompts (online) per step")
     parser.add_argument("--samples", type=int, help="responses per prompt (online)")
     parser.add_argument("--max-new-tokens", type=int, help="longest response (online)")
-    parser.add_argument("--epochs", type=int, help="passes over each rollout (rloo, ppo)")
+    parser.add_argument("--epochs", type=int, help="passes over each rollout (rloo, grpo, ppo)")
     parser.add_argument("--steps", type=int, help="measured steps")
     parser.add_argument("--warmup", type=int, help="steps before the clock starts")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
@@ -86,8 +88,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for name, least in (("batch", 1), ("steps", 1), ("repeats", 1), ("warmup", 0), ("lora", 0), ("vocabulary", 300)):
         if getattr(options, name) < least:
             parser.error(f"--{name} {getattr(options, name)}: expected {least} or more")
-    if options.stage == "rloo" and options.samples < 2:
-        parser.error(f"--samples {options.samples}: rloo compares the samples of a prompt, so 2 or more")
+    if options.stage in GROUPED and options.samples < 2:
+        parser.error(f"--samples {options.samples}: {options.stage} compares the samples of a prompt, so 2 or more")
     if options.one_trunk and (options.stage not in ONLINE or options.stage == "rollout"):
         parser.error(f"--one-trunk is about the roles of online training; {options.stage} has none")
     if options.one_trunk and options.stage != "ppo" and not options.lora:
@@ -215,6 +217,7 @@ def order(stage: str, count: int) -> tuple[int, ...]:
     seeds = {
         "sft": derive(0, "sft order", 0),
         "reward": derive(derive(0, "reward", 0), "order", 0),
+        "dpo": derive(derive(0, "prefer"), "order", 0),
         "rollout": derive(0, "rollout order"),
     }
     online = derive(derive(0, "ppo", 0), "prompts", 0)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from common import STAGES
+
 from keel.core.errors import ConfigError
 
 SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup_env.py"
@@ -31,7 +33,7 @@ class Peer:
 
 TRL = Peer(package="trl", version="1.16.0")
 TRL_WITH_PPO = Peer(package="trl", version="1.12.0")  # the last minor releases dropped PPO
-PEERS = {"sft": TRL, "reward": TRL, "rloo": TRL, "ppo": TRL_WITH_PPO, "rollout": TRL}
+PEERS: dict[str, Peer] = dict.fromkeys(STAGES, TRL) | {"ppo": TRL_WITH_PPO}
 
 
 def ensure(peer: Peer, cache: Path) -> Path:

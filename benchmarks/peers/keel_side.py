@@ -17,8 +17,9 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from keel.algorithms.preference import DPO
 from keel.algorithms.reward import RewardModelling
-from keel.algorithms.settings import KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.algorithms.sft import SFT
 from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.events import EventLog
@@ -33,9 +34,10 @@ from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig, ModelConfig
 from keel.stages.align import Aligner, AlignTask
 from keel.stages.context import Run, StageContext
+from keel.stages.pairs import drawn, pair_batches
 from keel.stages.policy import PolicyFiles
+from keel.stages.prefer import Referred, sequence_logprobs
 from keel.stages.recipe import RLConfig, SFTConfig
-from keel.stages.reward import pair_batches
 from keel.stages.sft import training_batches
 from keel.train.judge import Judge, RewardModelScorer, RoleScorer, Scorer
 from keel.train.loop import LoopConfig, fit
@@ -49,7 +51,15 @@ Group = tuple[int, Sequence[int]]  # prompt tokens, tokens of each response
 
 def main(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
-    runs = {"sft": sft, "reward": reward, "rloo": online, "ppo": online, "rollout": rollout}
+    runs = {
+        "sft": sft,
+        "reward": reward,
+        "dpo": dpo,
+        "rloo": online,
+        "grpo": online,
+        "ppo": online,
+        "rollout": rollout,
+    }
     with tempfile.TemporaryDirectory() as folder:
         meter, flops, tokens = runs[job.stage](job, Path(folder))
     shape = shape_of(job)
@@ -125,17 +135,36 @@ def sft(job: Job, folder: Path) -> tuple[Meter, float, int]:
     return meter, training_flops(job, shape, steps[job.warmup :], scored=True), max(tokens)
 
 
-def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
+def pairs_of(job: Job) -> tuple[list[EncodedPair], list[Sequence[Group]], list[int]]:
+    """The pairs, and of every step its lengths and the real tokens, each prompt twice as on the peer's side."""
     pairs = [
         EncodedPair(prompt=r["prompt"], a=r["chosen"], b=r["rejected"], preference=1.0) for r in job.read_records()
     ]
     steps = batches(job, [(len(r["prompt"]), [len(r["chosen"]), len(r["rejected"])]) for r in job.in_order()])
-    tokens = [sum(2 * p + sum(r) for p, r in step) for step in steps]
+    return pairs, steps, [sum(2 * p + sum(r) for p, r in step) for step in steps]
+
+
+def reward(job: Job, folder: Path) -> tuple[Meter, float, int]:
+    pairs, steps, tokens = pairs_of(job)
     model = reward_model(job, lora(job))
     source = pair_batches(pairs, job.batch, derive(job.seed, "reward", 0), 0, job.total)
     meter = train(job, folder, source, RewardModelling(model, PairLossConfig()), model, tokens)
     shape = Shape.of(transformer(model.network))
     return meter, training_flops(job, shape, steps[job.warmup :], scored=False), max(tokens)
+
+
+def dpo(job: Job, folder: Path) -> tuple[Meter, float, int]:
+    """The reference speaks before the clock starts, as TRL's does with `precompute_ref_log_probs`."""
+    pairs, steps, tokens = pairs_of(job)
+    policy: nn.Module = load_causal_lm(job.model, job.dtype, device=job.device)
+    referred = Referred(pairs=pairs, said=sequence_logprobs(policy, pairs, job.micro_batch_tokens))
+    if settings := lora(job):
+        policy = add_lora(policy, settings)
+    order = drawn(len(pairs), job.batch, derive(job.seed, "prefer"), 0, job.total)
+    source = (referred.batch(chosen) for chosen in order)
+    meter = train(job, folder, source, DPO(policy, DPOConfig()), policy, tokens)
+    shape = Shape.of(transformer(policy))
+    return meter, training_flops(job, shape, steps[job.warmup :], scored=True), max(tokens)
 
 
 def reward_model(job: Job, adapters: LoraConfig | None) -> RewardModel:
@@ -161,16 +190,17 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         else {"critic": "trunk" if job.setting == "trunk" else "separate"}
     )
     config = RLConfig(
-        algorithm="ppo" if job.stage == "ppo" else "rloo",
+        algorithm=job.stage,  # type: ignore[arg-type]  # one of the online stages
         updates=job.total,
         prompts=job.batch,
         samples=job.samples,
         max_new_tokens=job.max_new_tokens,
         micro_batch_tokens=job.micro_batch_tokens,
-        kl=KLConfig(controller="fixed", initial=0.05),
+        kl=KLConfig(preset="grpo" if job.stage == "grpo" else "none", controller="fixed", initial=0.05),
         shaping=ShapingConfig(normalise="none", clip=None, missing_eos_ceiling=None),
         ppo=PPOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None, **critic),
         rloo=RLOOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None),
+        grpo=GRPOConfig(epochs=job.epochs, minibatches=1, stop_at_kl=None),
         lora=lora(job),
         layout="one_trunk" if job.setting == "trunk" and job.lora_rank else "separate",
         optim=optim(job),  # type: ignore[arg-type]  # each section has a type of its own

@@ -6,11 +6,12 @@ fused AdamW with keel's settings, batches come in keel's order.
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Job, Meter, write_record
+from common import GROUPED, Job, Meter, write_record
 from datasets import Dataset, disable_progress_bars
 from torch.utils.data import DataLoader
 from transformers import (
@@ -43,7 +44,15 @@ class Clock(TrainerCallback):
 def main(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     disable_progress_bars()
-    runs = {"sft": sft, "reward": reward, "rloo": rloo, "ppo": ppo, "rollout": rollout}
+    runs = {
+        "sft": sft,
+        "reward": reward,
+        "dpo": dpo,
+        "rloo": grouped,
+        "grpo": grouped,
+        "ppo": ppo,
+        "rollout": rollout,
+    }
     with tempfile.TemporaryDirectory() as folder:
         meter = runs[job.stage](job, folder)
     return meter.record("transformers generate" if job.stage == "rollout" else "trl")
@@ -73,7 +82,7 @@ def common_arguments(job: Job, folder: str) -> dict[str, Any]:
 
 
 def tokenizer_of(job: Job) -> Any:
-    return AutoTokenizer.from_pretrained(job.model, padding_side="left" if job.stage in ("rloo", "ppo") else "right")
+    return AutoTokenizer.from_pretrained(job.model, padding_side="left" if job.stage in (*GROUPED, "ppo") else "right")
 
 
 def causal_lm(job: Job) -> Any:
@@ -158,15 +167,56 @@ def reward(job: Job, folder: str) -> Meter:
     return clock.meter
 
 
-def rloo(job: Job, folder: str) -> Meter:
-    from trl import RLOOConfig, RLOOTrainer
+def dpo(job: Job, folder: str) -> Meter:
+    """The reference's log-probabilities are computed in the trainer's constructor, before the clock starts, as keel's
+    are; otherwise every step would pay for a second forward pass. `padding_free` is refused by this release (it warns
+    and pads). The pairs come as token ids, so that both sides read the same ones.
+    """
+    from trl import DPOConfig, DPOTrainer
 
+    class OnTokenIds(DPOTrainer):
+        def _prepare_dataset(self, dataset: Dataset, *args: Any, **more: Any) -> Dataset:
+            return dataset
+
+    rows = [
+        {"prompt_ids": r["prompt"], "chosen_ids": r["chosen"], "rejected_ids": r["rejected"]} for r in job.in_order()
+    ]
+    tokens = [2 * len(r["prompt_ids"]) + len(r["chosen_ids"]) + len(r["rejected_ids"]) for r in rows]
+    clock = Clock(job, by_step(job, tokens))
+    trainer = OnTokenIds(
+        model=causal_lm(job),
+        args=DPOConfig(
+            **common_arguments(job, folder),
+            max_steps=job.total,
+            max_length=None,
+            beta=0.1,
+            precompute_ref_log_probs=True,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer_of(job),
+        callbacks=[clock],
+        peft_config=lora(job, "CAUSAL_LM"),
+    )
+    trainer.train()
+    return clock.meter
+
+
+def grouped(job: Job, folder: str) -> Meter:
+    """RLOO and GRPO; the latter as published (`loss_type`), with the same weight of its KL."""
+    import trl
+
+    config, trainer_class = (
+        (trl.RLOOConfig, trl.RLOOTrainer)
+        if job.stage == "rloo"
+        else (partial(trl.GRPOConfig, loss_type="grpo"), trl.GRPOTrainer)
+    )
     records, tokenizer = job.in_order(), tokenizer_of(job)
     clock = Clock(job, [0] * job.total)
-    trainer = RLOOTrainer(
+    trainer = trainer_class(
         model=causal_lm(job),
         reward_funcs=classifier(job),
-        args=RLOOConfig(
+        args=config(
             **{**common_arguments(job, folder), "per_device_train_batch_size": job.batch * job.samples},
             max_steps=job.total,
             num_generations=job.samples,

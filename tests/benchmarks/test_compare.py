@@ -58,6 +58,7 @@ def small(hh: Path, cache: Path, *more: str) -> list[str]:
         (["dppo"], "invalid choice: 'dppo'"),
         (["sft", "--steps", "0"], "--steps 0: expected 1 or more"),
         (["rloo", "--samples", "1"], "rloo compares the samples of a prompt"),
+        (["grpo", "--samples", "1"], "grpo compares the samples of a prompt"),
         (["sft", "--one-trunk"], "sft has none"),
         (["ppo", "--ending-tokens", "4"], "knows one token that ends a response only"),
         (["sft", "--model", "no such folder"], "nor a folder with config.json"),
@@ -96,11 +97,11 @@ def test_a_run_of_keel_alone_reports_its_raw_record_and_its_ratio_to_the_floor(c
     assert keel["losses"][0] == pytest.approx(5.70, abs=0.2)  # about ln 300: a random model
 
 
-@pytest.mark.parametrize("stage", ["reward", "rloo", "ppo", "rollout"])
+@pytest.mark.parametrize("stage", ["reward", "dpo", "rloo", "grpo", "ppo", "rollout"])
 def test_every_stage_runs_on_keels_side(compare, hh, cache, monkeypatch, stage):
     threads = torch.get_num_threads()
-    more = ["--samples", "2"] if stage in ("rloo", "rollout") else []
-    more += ["--max-new-tokens", "8"] if stage in ("rloo", "ppo", "rollout") else []
+    more = ["--samples", "2"] if stage in ("rloo", "grpo", "rollout") else []
+    more += ["--max-new-tokens", "8"] if stage in ("rloo", "grpo", "ppo", "rollout") else []
     job, _ = compare.make_job(compare.parse([stage, *small(hh, cache, *more)]))
     from peers import keel_side  # found through compare's path
 
