@@ -51,7 +51,7 @@ class Job:
     """How many of the last layers have adapters; 0 is all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: keel holds weights in it, TRL holds float32 weights and computes in it."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = 2048
     """Of keel; the peers take a batch whole."""
     learning_rate: float = 1e-5
     seed: int = 0

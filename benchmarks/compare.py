@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="measured steps")
     parser.add_argument("--warmup", type=int, help="steps before the clock starts")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    parser.add_argument("--micro-batch-tokens", type=int, default=8192, help="tokens per forward pass of keel")
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048, help="tokens per forward pass of keel")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="adapters on both sides; 0 trains in full")
     parser.add_argument("--last-layers", type=int, default=0, metavar="N", help="adapters on both sides here only")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of both sides")

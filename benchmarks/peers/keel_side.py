@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from common import Job, Meter, Shape, matmul_flops_per_second, write_record
-from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -25,7 +24,7 @@ from keel.batch.collate import EncodedPair, EncodedResponse
 from keel.core.events import EventLog
 from keel.core.progress import Silent
 from keel.core.seed import derive
-from keel.models.adapters import add_lora, add_role
+from keel.models.adapters import add_lora
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids, load_causal_lm, load_tokenizer
 from keel.models.packed import transformer
@@ -39,8 +38,9 @@ from keel.stages.policy import PolicyFiles
 from keel.stages.prefer import Referred, sequence_logprobs
 from keel.stages.recipe import RLConfig, SFTConfig
 from keel.stages.sft import training_batches
-from keel.train.judge import Judge, RewardModelScorer, RoleScorer, Scorer
+from keel.train.judge import Judge, RewardModelScorer, Scorer, TrunkScorer
 from keel.train.loop import LoopConfig, fit
+from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import Checkpoints
 from keel.train.rollout import EncodedPrompt
@@ -232,15 +232,12 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
     return meter, flops, largest
 
 
-def judge(job: Job, config: RLConfig, policy: nn.Module) -> Judge:
+def judge(job: Job, config: RLConfig, trunk: OneTrunk | None) -> Judge:
     """A reward model of its own, or in one_trunk a random adapter of the policy's size with a random head."""
-    if config.layout == "one_trunk" and config.lora is not None and isinstance(policy, PeftModel):
-        tensors = {name: torch.randn_like(tensor) * 0.02 for name, tensor in role_tensors(policy).items()}
-        add_role(policy, "reward", config.lora, tensors)
-        head = torch.randn(shape_of(job).hidden, device=job.device) * 0.05
-        scorer: Scorer = RoleScorer(
-            model=policy, role="reward", head=head, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens
-        )
+    if trunk is not None and config.lora is not None:
+        tensors = {name: torch.randn_like(tensor) * 0.02 for name, tensor in role_tensors(trunk.policy).items()}
+        place = trunk.add_reward(config.lora, tensors, torch.randn(shape_of(job).hidden) * 0.05)
+        scorer: Scorer = TrunkScorer(place, mean=0.0, std=1.0)
     else:
         model = reward_model(job, None).eval().requires_grad_(False)
         scorer = RewardModelScorer(model=model, mean=0.0, std=1.0, micro_batch_tokens=job.micro_batch_tokens)
@@ -251,12 +248,15 @@ def online_flops(job: Job, shape: Shape, groups: Sequence[Group]) -> float:
     """What one update needs: rollout, reference and reward model once, then the epochs.
 
     A critic of its own adds a forward pass and its own training; a head on the policy's trunk adds nothing, its values
-    could be read off while sampling.
+    are read off while sampling. On one trunk the layers without adapters run in the rollout and never again.
     """
     said = sum(sum(r) for _, r in groups)
-    with_head, without = shape.forward_flops(groups, said), shape.forward_flops(groups, 0)
-    critic = without if job.stage == "ppo" and job.setting != "trunk" else 0.0
-    return 2 * with_head + without + critic + job.epochs * passes(job) * (with_head + critic)
+    trunk = shape.forward_flops(groups, 0)
+    head = shape.forward_flops(groups, said) - trunk
+    shares = job.setting == "trunk" and job.last_layers
+    above = trunk * job.last_layers / shape.layers if shares else trunk
+    critic = trunk if job.stage == "ppo" and job.setting != "trunk" else 0.0
+    return trunk + head + (above + head) + above + critic + job.epochs * passes(job) * (above + head + critic)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from helpers.tiny import ARCHITECTURES, tiny_model
 from peft.tuners.lora import Linear
 from torch import Tensor
 
-from keel.batch.pack import pack
+from keel.batch.pack import pack, repeated
 from keel.batch.types import TokenBatch
 from keel.core.errors import ConfigError
 from keel.models.adapters import add_lora, add_role, merged, reference_mode
@@ -77,6 +77,24 @@ def test_each_role_computes_what_a_model_of_its_own_would():
         with nobody:
             torch.testing.assert_close(token_logprobs(model, PACKED)[0], token_logprobs(base, PACKED)[0])
     assert torch.equal(token_logprobs(model, PACKED)[0], before)
+
+
+def test_several_roles_share_a_forward_pass():
+    """Each stretch of the row meets its own adapter, in gradients too; the last layer's shorter ones as well."""
+    model, other = adapted(), adapted(seed=1)
+    add_role(model, "reward", LoraConfig(rank=4), role_tensors(other))
+    count, both = len(PACKED.tokens), repeated(PACKED, 2)
+    at = torch.cat([PACKED.source.clamp(min=0), PACKED.last + count])
+    stretches = ([count, count], [len(PACKED.source.clamp(min=0).unique()), len(PACKED.last)])
+    with role(model, "default", "reward", stretches=stretches):
+        found = forward_hidden(model, both, at)
+        with torch.no_grad():
+            torch.testing.assert_close(forward_hidden(model, both, at), found)
+    expected = [forward_hidden(model, PACKED, PACKED.source.clamp(min=0)), forward_hidden(other, PACKED, PACKED.last)]
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-6, rtol=1e-5)
+    ours, alone = gradients(model, found.square().sum()), gradients(model, expected[0].square().sum())
+    for key, value in alone.items():
+        torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-4)
 
 
 def test_a_further_role_is_frozen_and_stays_out_of_the_merged_policy():

@@ -1,5 +1,7 @@
 """Ragged batches laid out as the one row of tokens that a model reads."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,17 @@ def pack(batch: TokenBatch) -> Packed:
         prompt_index=prompt_index,
         response_index=response_index,
         states=states,
+    )
+
+
+def repeated(packed: Packed, times: int) -> Packed:
+    """The row `times` over, each copy behind the one before; only what the forward pass reads counts through."""
+    return replace(
+        packed,
+        tokens=packed.tokens.repeat(times),
+        positions=packed.positions.repeat(times),
+        layout=packed.layout * times,
+        states=None if packed.states is None else packed.states.repeat(times, 1),
     )
 
 

@@ -4,7 +4,7 @@ A role is chosen for a stretch of code (`role`), not for the model, so that noth
 it. The layers compute y = x W^T + scale · (x A^T) B^T in two small products added in place, whatever holds W.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,26 +21,34 @@ ROLES = "keel_roles"
 
 
 class Roles:
-    """Which adapter acts now; one for all layers of a model."""
+    """Which adapter acts now, for all tokens or for stretches of them; one for all layers of a model."""
 
     def __init__(self) -> None:
-        self.acting: str | None = POLICY
+        self.acting: tuple[str | None, ...] = (POLICY,)
+        self.stretches: tuple[tuple[int, ...], ...] = ()
+
+    def lengths(self, tokens: int) -> tuple[int, ...]:
+        """How many of `tokens` tokens each role that acts has."""
+        return next(lengths for lengths in self.stretches if sum(lengths) == tokens)
 
 
 @contextmanager
-def role(model: nn.Module, name: str | None) -> Iterator[None]:
-    """Within it `model` acts with the adapter `name`, or with None as it was before any was added.
+def role(model: nn.Module, *names: str | None, stretches: Sequence[Sequence[int]] = ()) -> Iterator[None]:
+    """Within it `model` acts with the adapter of that name, or with None as it was before any was added.
 
+    Several names share a forward pass: the first tokens of the row meet the first adapter, the next ones the second.
+    `stretches` says how many: of the whole row, and of the tokens that the last layer computes where those are fewer.
     With gradient checkpointing the backward pass belongs inside too.
     """
     roles = getattr(model, ROLES, None)
     if roles is None:
         raise TypeError(f"{type(model).__name__} has no adapters, so it has one role only")
-    before, roles.acting = roles.acting, name
+    before = roles.acting, roles.stretches
+    roles.acting, roles.stretches = names, tuple(map(tuple, stretches))
     try:
         yield
     finally:
-        roles.acting = before
+        roles.acting, roles.stretches = before
 
 
 def give_roles(model: Any) -> None:
@@ -73,11 +81,25 @@ class RoleLayer:
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = super()
-        name = self.roles.acting
+        acting = self.roles.acting
         if kwargs or args or getattr(self, "lora_variant", None) or getattr(self, "merged", False):
             return base.forward(x, *args, **kwargs)
         out = self.base_layer(x)
-        if name is None or name not in self.lora_A or getattr(self, "disable_adapters", False):
+        if getattr(self, "disable_adapters", False):
+            return out
+        if len(acting) == 1:
+            return self.add(out, x, acting[0])
+        lengths = self.roles.lengths(x.shape[1])
+        stretches = zip(out.split(lengths, 1), x.split(lengths, 1), acting, strict=True)
+        if torch.is_grad_enabled():
+            return torch.cat([self.add(part.clone(), given, name) for part, given, name in stretches], 1)
+        for part, given, name in stretches:
+            self.add(part, given, name)
+        return out
+
+    def add(self, out: Tensor, x: Tensor, name: str | None) -> Tensor:
+        """`out` with the low-rank part of one role, in place."""
+        if name is None or name not in self.lora_A:
             return out
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         return _AddLowRank.apply(out, self.lora_dropout[name](x), a, b, self.scaling[name])
@@ -94,7 +116,7 @@ class _AddLowRank(torch.autograd.Function):
         ctx.mark_dirty(out)
         rows, narrow_a, narrow_b = x.flatten(0, -2), a.to(x.dtype), b.to(x.dtype)
         inner = F.linear(rows, narrow_a).mul_(scale)
-        out.view(-1, out.shape[-1]).addmm_(inner, narrow_b.t())
+        out.flatten(0, -2).addmm_(inner, narrow_b.t())
         ctx.save_for_backward(rows, a, b, inner)
         ctx.scale, ctx.shape = scale, x.shape
         return out

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 
 from keel.algorithms.grpo import GRPO
@@ -32,6 +33,7 @@ from keel.stages.roles import read_role, write_role
 from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
+from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights, load_tensors, restore_module, save_module
 from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
@@ -64,16 +66,19 @@ class Aligner:
     """One RL stage: networks, source, algorithm, evaluation, and how they are saved."""
 
     def __init__(
-        self, context: StageContext, config: RLConfig, task: AlignTask, judge_for: Callable[[nn.Module], Judge]
+        self, context: StageContext, config: RLConfig, task: AlignTask, judge_for: Callable[[OneTrunk | None], Judge]
     ) -> None:
-        """`judge_for` makes the judge from the policy, whose trunk a reward model may share."""
+        """`judge_for` makes the judge; a reward model may take its place on the trunk that it is given."""
         self.context, self.config, self.task = context, config, task
         seed = derive(context.seed, "ppo", task.round)
         torch.manual_seed(seed)
         self.tokenizer = read_tokenizer(task.start)
         self.policy = self._policy().eval()  # dropout off: the ratio of the first step must be 1
-        self.judge = judge_for(self.policy)
-        if config.layout == "one_trunk":
+        self.trunk: OneTrunk | None = None
+        if config.layout == "one_trunk" and isinstance(self.policy, PeftModel):
+            self.trunk = OneTrunk(self.policy)
+        self.judge = judge_for(self.trunk)
+        if self.trunk is not None:
             share_layers(transformer(self.policy).base_model)
         self.reference = self._reference()
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
@@ -92,6 +97,7 @@ class Aligner:
             judge=self.judge,
             prompts=task.prompts,
             decode=self._decode,
+            trunk=self.trunk,
             config=RolloutConfig(
                 prompts=config.prompts,
                 samples=config.samples,

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from peft import PeftModel
-from torch import nn
-
 from keel.core.artifacts import Artifact
 from keel.core.errors import ConfigError
 from keel.core.seed import generator
@@ -36,6 +33,7 @@ from keel.stages.reward import (
 from keel.stages.roles import add_reward_roles
 from keel.stages.summary import Made
 from keel.train.judge import FunctionScorer, Judge, Scorer
+from keel.train.one_trunk import OneTrunk
 from keel.train.rollout import EncodedPrompt
 
 
@@ -135,10 +133,10 @@ class RewardModels:
         for member in self.members:
             refuse_unfit(member, self.context.thresholds)
 
-    def role_of(self, policy: PeftModel) -> Scorer:
+    def on(self, trunk: OneTrunk) -> Scorer:
         """The members as one, on the policy's trunk."""
         self.refuse_unfit()
-        return add_reward_roles(policy, self.members, self.sft.identity, self.config, self.config.micro_batch_tokens)
+        return add_reward_roles(trunk, self.members, self.sft.identity, self.config)
 
     def scorer(self) -> Scorer:
         """The members as one, on trunks of their own."""
@@ -248,8 +246,8 @@ class Optimisation:
             earlier=earlier,
         )
 
-    def judge(self, rewards: RewardModels | None, policy: nn.Module | None = None) -> Judge:
-        """The weighted sum that the recipe asks for; in one_trunk its reward model becomes a role of `policy`."""
+    def judge(self, rewards: RewardModels | None, trunk: OneTrunk | None = None) -> Judge:
+        """The weighted sum that the recipe asks for; its reward model takes its place on `trunk` if there is one."""
         scorers: dict[str, tuple[float, Scorer]] = {}
         for part in self.config.rewards:
             if part.python is not None:
@@ -264,10 +262,7 @@ class Optimisation:
                     self.context.thresholds,
                 )
             elif rewards is not None:
-                if self.config.layout == "one_trunk" and isinstance(policy, PeftModel):
-                    scorer = rewards.role_of(policy)
-                else:
-                    scorer = rewards.scorer()
+                scorer = rewards.scorer() if trunk is None else rewards.on(trunk)
             else:
                 raise ConfigError(f"ppo.rewards.{part.name} names the recipe's reward model, but there is none.")
             scorers[part.name] = (part.weight, scorer)

@@ -71,7 +71,7 @@ class SFTConfig(Config):
     """Training stops after this many epochs without a lower held-out perplexity; the best weights are kept."""
     min_improvement: float = Field(0.002, ge=0)
     """A fall in perplexity counts from this share on."""
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens per forward pass."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning."""
@@ -90,7 +90,7 @@ class RewardConfig(Config):
     """Passes over the comparisons."""
     batch: int = Field(32, ge=1)
     """Comparisons per optimiser step."""
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens per forward pass."""
     members: int = Field(1, ge=1)
     """Models in the ensemble: own head, own data order."""
@@ -125,7 +125,7 @@ class PreferConfig(Config):
     """Passes over the comparisons."""
     batch: int = Field(32, ge=1)
     """Comparisons per optimiser step."""
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens per forward pass."""
     labels: Labels = "given"
     """Where a comparison has votes: keep its preference, or derive it from the votes (share gives soft targets)."""
@@ -179,7 +179,7 @@ class RLConfig(Config):
     """Longest response."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; log-probabilities are taken at the same one."""
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens per forward pass."""
     kl: KLConfig = KLConfig()
     """Penalty towards the reference (the SFT policy). With algorithm grpo its preset is grpo where none is named."""

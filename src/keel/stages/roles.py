@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from keel.core.artifacts import Artifact
 from keel.core.errors import ArtifactError
-from keel.models.adapters import add_role
 from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig
 from keel.stages.recipe import RewardConfig
-from keel.train.judge import EnsembleScorer, RoleScorer, Scorer
+from keel.train.judge import EnsembleScorer, Scorer, TrunkScorer
+from keel.train.one_trunk import OneTrunk
 from keel.train.resume import load_tensors
 
 WEIGHTS, RECORD = "role.safetensors", "role.json"
@@ -61,24 +59,14 @@ def read_role(artifact: Artifact, base: str) -> SavedRole:
     return SavedRole(tensors=tensors, lora=LoraConfig(**record["lora"]), base=record["base"], head=head)
 
 
-def add_reward_roles(
-    policy: PeftModel, members: Sequence[Artifact], base: str, config: RewardConfig, micro_batch_tokens: int
-) -> Scorer:
+def add_reward_roles(trunk: OneTrunk, members: Sequence[Artifact], base: str, config: RewardConfig) -> Scorer:
     """The recipe's reward model on the policy's own trunk: an adapter and a head a member."""
     scorers: list[Scorer] = []
-    for number, artifact in enumerate(members):
-        saved, name = read_role(artifact, base), f"reward{number}"
+    for artifact in members:
+        saved = read_role(artifact, base)
         if saved.head is None:
             raise ArtifactError(f"{artifact.path} has no head. Set ppo.layout to separate, or reward.form to head.")
-        add_role(policy, name, saved.lora, saved.tensors)
-        scorers.append(
-            RoleScorer(
-                model=policy,
-                role=name,
-                head=saved.head.squeeze(0).to(next(policy.parameters()).device, torch.float32),
-                mean=artifact.metrics["score_mean"],
-                std=max(artifact.metrics["score_std"], 1e-8),
-                micro_batch_tokens=micro_batch_tokens,
-            )
-        )
+        place = trunk.add_reward(saved.lora, saved.tensors, saved.head.squeeze(0))
+        mean, std = artifact.metrics["score_mean"], max(artifact.metrics["score_std"], 1e-8)
+        scorers.append(TrunkScorer(place, mean, std))
     return scorers[0] if len(scorers) == 1 else EnsembleScorer(scorers, config.aggregate, config.std_weight)

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import TrainingError
-from keel.models.packed import forward_hidden
 from keel.models.reward import RewardModel
-from keel.models.roles import role
 from keel.train.settings import ShapingConfig
 from keel.train.step import micro_batches
 
@@ -28,6 +26,7 @@ class Responses:
     prompt_texts: Sequence[str]  # [S], the prompt of each response
     response_texts: Sequence[str]  # [S]
     finished: Tensor  # [S] bool
+    trunk_scores: Tensor | None = None  # [K, S] of reward models that share the policy's trunk
 
 
 class Scorer(Protocol):
@@ -48,7 +47,7 @@ class RewardModelScorer:
     model: RewardModel
     mean: float
     std: float
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = 2048
 
     @torch.no_grad()
     def score(self, responses: Responses) -> Tensor:
@@ -58,24 +57,17 @@ class RewardModelScorer:
 
 
 @dataclass
-class RoleScorer:
-    """A reward model that is a role of the policy's own trunk: its adapter, then a head."""
+class TrunkScorer:
+    """A reward model that is a role of the policy's own trunk: `OneTrunk.look` has scored already."""
 
-    model: nn.Module
-    role: str
-    head: Tensor  # [H]
+    place: int
     mean: float
     std: float
-    micro_batch_tokens: int = 8192
 
-    @torch.no_grad()
     def score(self, responses: Responses) -> Tensor:
-        device, scores = self.head.device, []
-        with role(self.model, self.role):
-            for rows in micro_batches(responses.batch, self.micro_batch_tokens):
-                packed = pack(rows.to(device))
-                scores.append((forward_hidden(self.model, packed, packed.last).float() @ self.head).cpu())
-        return torch.cat(scores)
+        if responses.trunk_scores is None:
+            raise ValueError("these responses were not looked at by the policy's trunk")
+        return responses.trunk_scores[self.place]
 
 
 @dataclass

@@ -41,7 +41,7 @@ class LoopConfig:
     """Passes over each prepared batch; with more than one, the later passes are off-policy."""
     minibatches: int = 1
     """Optimiser steps per pass."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = 2048
     """Tokens per forward pass. Changes memory and speed, never the gradient."""
     seed: int = 0
     """Orders the minibatches; the order of update u depends on (seed, u) alone."""

@@ -18,6 +18,7 @@ from keel.models.layers import shared_layers
 from keel.models.packed import device_of, hidden_before, lower_states, token_logprobs, transformer
 from keel.train.judge import Judge, Responses, Scores
 from keel.train.loop import shuffled
+from keel.train.one_trunk import OneTrunk
 from keel.train.step import micro_batches
 
 
@@ -110,6 +111,8 @@ class RolloutSource:
     prompts: Sequence[EncodedPrompt]
     decode: Callable[[Sequence[int]], str]
     config: RolloutConfig
+    trunk: OneTrunk | None = None
+    """Answers for the reference and for reward models that share the policy's weights."""
     last: Judged | None = field(default=None, init=False)
 
     def batches(self, start: int, stop: int) -> Iterator[Rollout]:
@@ -167,13 +170,17 @@ class RolloutSource:
                     lambda packed: token_logprobs(self.policy, packed, temperature=c.temperature)[0],
                 ),
             )
-        responses = as_responses(batch, finished, [p.text for p in prompts], self.decode)
+        if self.trunk is None:
+            trunk_scores, ref_logprobs = None, self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens)
+        else:
+            ref_logprobs, trunk_scores = self.trunk.look(batch, c.temperature, c.micro_batch_tokens)
+        responses = as_responses(batch, finished, [p.text for p in prompts], self.decode, trunk_scores)
         scores = self.judge.scores(responses)
         rollout = widen(
             batch,
             Rollout,
             logprobs=logprobs,
-            ref_logprobs=self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens),
+            ref_logprobs=ref_logprobs,
             scores=self.judge.shape(scores, responses, observe=observe),
             finished=finished,
         )
@@ -252,7 +259,11 @@ def distinct_keys(prompts: Sequence[EncodedPrompt]) -> list[int]:
 
 
 def as_responses(
-    batch: TokenBatch, finished: Tensor, prompt_texts: Sequence[str], decode: Callable[[Sequence[int]], str]
+    batch: TokenBatch,
+    finished: Tensor,
+    prompt_texts: Sequence[str],
+    decode: Callable[[Sequence[int]], str],
+    trunk_scores: Tensor | None = None,
 ) -> Responses:
     """The batch with its texts: `prompt_texts` has one entry a prompt."""
     pieces = batch.response_tokens.split(batch.response_lengths.tolist())
@@ -261,6 +272,7 @@ def as_responses(
         prompt_texts=[prompt_texts[i] for i in batch.prompt_of_response.tolist()],
         response_texts=[decode(piece.tolist()) for piece in pieces],
         finished=finished,
+        trunk_scores=trunk_scores,
     )
 
 
