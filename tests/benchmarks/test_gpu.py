@@ -110,9 +110,9 @@ def test_the_head_is_measured_in_each_way(report):
     assert all(record["both_share_of_matmul"] > 0 for record in found["results"].values())
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "dpo", "grpo", "ppo"])
 def test_stages_report_mfu_from_what_the_step_needs(report, stage):
-    found = report(stage)
+    found = report(stage, *(("--samples", "2") if stage == "grpo" else ()))
     keel = found["results"]["keel"]
     assert keel["steps"] == 2
     assert keel["mfu"] == pytest.approx(keel["flops"] / 1e11 / keel["seconds"])

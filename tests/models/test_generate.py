@@ -10,6 +10,7 @@ from scipy import stats
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import ConfigError, DataError, TrainingError
+from keel.models import generate
 from keel.models.adapters import add_lora
 from keel.models.critic import Critic
 from keel.models.generate import InProcessSampler, Samples, _uniforms
@@ -47,6 +48,20 @@ def as_batch(given, drawn: Samples, samples: int) -> TokenBatch:
         response_tokens=drawn.tokens,
         response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
     )
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_counting_the_rows_less_often_as_on_a_gpu_changes_no_sample(name, monkeypatch):
+    model, given = tiny_model(name), prompts()
+    each = sample(model, given, max_new_tokens=21, eos=(2, 9, 17, 40))
+    monkeypatch.setattr(generate, "_count_every", lambda device: generate.COUNT_EVERY)
+    rarely = sample(model, given, max_new_tokens=21, eos=(2, 9, 17, 40))
+    assert 1 < each.lengths.float().mean() < 20
+    assert torch.equal(rarely.tokens, each.tokens)
+    assert torch.equal(rarely.lengths, each.lengths)
+    assert torch.equal(rarely.finished, each.finished)
+    torch.testing.assert_close(rarely.logprobs, each.logprobs, atol=1e-5, rtol=1e-5)
+    assert generate._count_every(torch.device("cuda")) == 8
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -19,6 +19,7 @@ from keel.models.packed import device_of, output_head, run
 from keel.models.plan import PackedPlan
 
 COMPACT_SHARE = 0.125  # finished rows are moved out of the cache once they are this share of it
+COUNT_EVERY = 8  # steps on a GPU from one count of the rows that go on to the next, since the CPU waits for a count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,22 +273,26 @@ def _decode(
     values = torch.zeros_like(logprobs)
     ends = torch.full((len(uniforms),), max_new_tokens, device=device)
     finished = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
+    count_every = _count_every(device)
     for step in range(max_new_tokens):
         drawn, drawn_logprobs = _draw(logits, uniforms[rows, step], temperature)
         tokens[rows, step], logprobs[rows, step] = drawn, drawn_logprobs
         if value_head is not None:
             values[rows, step] = value_head(hidden).squeeze(-1).float()
         ended = torch.isin(drawn, eos) & ~finished[rows]
-        ends[rows[ended]] = step + 1
+        ends[rows] = torch.where(ended, step + 1, ends[rows])
         finished[rows] |= ended
-        alive = ~finished[rows]
-        left = int(alive.sum())
-        if left == 0 or step == max_new_tokens - 1:
+        if step == max_new_tokens - 1:
             break
-        if left <= (1 - COMPACT_SHARE) * len(rows):
-            stay = alive.nonzero().squeeze(1)
-            rows, drawn = rows[stay], drawn[stay]
-            plan.keep(stay)
+        if (step + 1) % count_every == 0:
+            alive = ~finished[rows]
+            left = int(alive.sum())
+            if left == 0:
+                break
+            if left <= (1 - COMPACT_SHARE) * len(rows):
+                stay = alive.nonzero().squeeze(1)
+                rows, drawn = rows[stay], drawn[stay]
+                plan.keep(stay)
         hidden = run(model, drawn, plan.positions, plan)
         logits = head.logits(hidden)
         plan.advance()
@@ -298,6 +303,10 @@ def _decode(
             "optim.learning_rate, and go on from an earlier checkpoint."
         )
     return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu(), values[inside].cpu()
+
+
+def _count_every(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else COUNT_EVERY
 
 
 def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
