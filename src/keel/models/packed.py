@@ -17,6 +17,7 @@ from keel.core.errors import ArtifactError
 from keel.functional import logprobs as functional
 from keel.models.attention import NAME, Plan
 from keel.models.flex import plan_for
+from keel.models.fused import fuse
 from keel.models.layers import above, only_at, only_below, runs_again, shared_layers
 
 
@@ -175,6 +176,8 @@ def _switch(trunk: PreTrainedModel) -> None:
             f"{type(trunk).__name__} does not take its attention from transformers' registry, so keel cannot pack "
             "documents for it. Choose an architecture that does, such as Llama, Mistral, Qwen or Gemma."
         )
+    with torch.no_grad():
+        fuse(trunk)
 
 
 @contextmanager
