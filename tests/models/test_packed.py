@@ -112,6 +112,7 @@ def test_hidden_states_of_some_tokens_equal_those_of_the_whole_row(name):
 
 def test_the_last_layers_feed_forward_part_sees_only_the_tokens_that_are_read():
     model, packed, seen = tiny_model(), pack(batch_of(SHAPES["mixed"])), []
+    verify_packed(model)
     layers = model.base_model.layers
     for layer in (layers[0], layers[-1]):
         layer.mlp.up_proj.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[1]))

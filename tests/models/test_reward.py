@@ -85,7 +85,7 @@ def test_plain_transformers_scores_a_saved_model_identically(name, policy, tmp_p
     model.save(tmp_path / "reward")
     for padded in (False, True):
         torch.testing.assert_close(
-            plain_scores(tmp_path / "reward", padded=padded), scores(model), atol=1e-6, rtol=1e-6
+            plain_scores(tmp_path / "reward", padded=padded), scores(model), atol=5e-6, rtol=5e-6
         )
     config = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").config
     assert (config.num_labels, config.problem_type, config.pad_token_id) == (1, "regression", PAD)
@@ -208,7 +208,7 @@ def test_any_classifier_with_one_label_can_judge(tmp_path, policy):
     tiny_tokenizer().save_pretrained(tmp_path / "plain")
     model = RewardModel.load(tmp_path / "plain", device="cpu")
     assert (model.form, model.mean, model.std) == ("head", 0.0, 1.0)
-    torch.testing.assert_close(scores(model), plain_scores(tmp_path / "plain", padded=True), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(scores(model), plain_scores(tmp_path / "plain", padded=True), atol=5e-6, rtol=5e-6)
 
 
 def test_a_classifier_with_several_labels_is_refused(tmp_path, policy):
