@@ -133,11 +133,15 @@ def test_training_that_only_harms_keeps_the_weights_from_before(place):
         row["preference"] = 1 - row["preference"] if row["prompt"] in learned else row["preference"]
     place.write("contrary.jsonl", rows)
     contrary = {"data": {"comparisons": {"path": "contrary.jsonl", "holdout": 0.25}}}
-    found = place.run(["prefer.patience=2"], to="harmed", **{**DIRECT, **contrary}).stages["prefer"]
+    ran = place.run(["prefer.patience=2"], to="harmed", **{**DIRECT, **contrary})
+    found = ran.stages["prefer"]
     assert found["kept_step"] == 0
     assert found["loss"] == found["loss_before"]
     assert found["accuracy"] == 0.5
     assert found["steps"] == 6, "it stopped after two evaluations without gain"
+    (verdict,) = [e for e in ran.events("verdict") if e["level"] == "act"]
+    assert verdict["rule"] == "nothing_gained"
+    assert "prefer.optim.learning_rate" in verdict["remedy"]
 
 
 def test_shared_votes_become_soft_targets(place):

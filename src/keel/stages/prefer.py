@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from keel.core.seed import derive
 from keel.evaluate.reward_report import accuracy_figures, figures_of_scores
 from keel.models.adapters import add_lora
 from keel.monitor.bands import reward_model_accuracy
+from keel.monitor.verdict import Verdict
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.pairs import PairSet, drawn
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
@@ -218,7 +219,8 @@ class Preferring:
             baseline=max(figures["baseline_longer"], figures["baseline_bag_of_words"]),
             thresholds=self.context.run.thresholds,
         )
-        self.context.run.verdict(self.context.name, verdict)
+        gained = config.keep == "last" or state["kept_step"] > 0
+        self.context.run.verdict(self.context.name, verdict if gained else no_gain(state["before"], state["last"]))
         self.context.run.progress.finish(
             f"its reward agrees with {figures['accuracy']:.3f} of held-out pairs ({figures['accuracy_low']:.3f} to "
             f"{figures['accuracy_high']:.3f}), loss {state['before']['loss']:.3f} → {kept['loss']:.3f}"
@@ -235,3 +237,16 @@ class Preferring:
             "training_pairs": len(self.train.pairs),
         }
         return StageResult(metrics=metrics, write=lambda folder: write_policy(folder, self.policy, self.tokenizer))
+
+
+def no_gain(before: Mapping[str, float], last: Mapping[str, float]) -> Verdict:
+    """What to say when the weights from before training are the best."""
+    return Verdict(
+        "act",
+        "nothing_gained",
+        f"No step has a lower held-out loss than the start ({before['loss']:.3f}; the last one {last['loss']:.3f}, "
+        f"with {last['accuracy']:.1%} of pairs right), so the policy is what it was.",
+        {"loss_before": before["loss"], "loss_last": last["loss"], "accuracy_last": last["accuracy"]},
+        "Lower prefer.optim.learning_rate or prefer.epochs; a lower prefer.dpo.beta makes it less sure of itself. If "
+        "the accuracy is near 50 % too, look at the labels.",
+    )
