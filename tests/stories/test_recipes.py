@@ -16,15 +16,15 @@ from keel.stages.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
-SENTIMENT, HH = FOLDER / "sentiment.yaml", FOLDER / "hh-harmless.yaml"
+SENTIMENT, HH, HH_DPO = (FOLDER / f"{name}.yaml" for name in ("sentiment", "hh-harmless", "hh-harmless-dpo"))
 SHORT = (
     *("threads=1", "reward.epochs=1", "reward.best_of=2", "reward.best_of_prompts=2", "evaluate.prompts=4"),
     *("ppo.updates=2", "ppo.prompts=4", "ppo.samples=2", "ppo.max_new_tokens=6", "ppo.evaluate_prompts=4"),
 )
 
 
-def run(recipe: Path, out: Path, *settings: str) -> dict:
-    overrides = [word for setting in (*SHORT, *settings) for word in ("-s", setting)]
+def run(recipe: Path, out: Path, *settings: str, short: tuple[str, ...] = SHORT) -> dict:
+    overrides = [word for setting in (*short, *settings) for word in ("-s", setting)]
     assert main(["run", str(recipe), "--out", str(out), *overrides]) == 0
     return json.loads((out / "summary.json").read_text())["stages"]
 
@@ -48,6 +48,7 @@ def test_the_recipes_name_hub_models_and_sets_by_default():
     named = {path.stem: load_config(Recipe, path) for path in RECIPES}
     assert {name: recipe.model.path for name, recipe in named.items()} == {
         "hh-harmless": "EleutherAI/pythia-14m",
+        "hh-harmless-dpo": "EleutherAI/pythia-14m",
         "qwen2.5-0.5b-hh": "Qwen/Qwen2.5-0.5B",
         "sentiment": "Xenova/llama2.c-stories15M",
     }
@@ -99,6 +100,20 @@ def test_hh_runs_on_the_story_model_and_real_dialogues(tmp_path, shared_models, 
 
 
 @pytest.mark.shared
+def test_dpo_on_hh_runs_on_the_story_model_and_real_dialogues(tmp_path, shared_models, shared_data):
+    limits = ("data.demonstrations.limit=60", "data.comparisons.limit=60", "sft.epochs=1")
+    short = (
+        "threads=1",
+        "prefer.max_new_tokens=6",
+        "evaluate.prompts=4",
+        f"model.path={shared_models / 'stories260k'}",
+    )
+    stages = run(HH_DPO, tmp_path, *pairs_in(shared_data), *limits, short=short)
+    assert stages.keys() == {"sft", "prefer", "evaluate"}
+    assert abs(stages["prefer"]["loss_before"] - 0.6931) < 1e-3
+    assert stages["prefer"]["loss"] <= stages["prefer"]["loss_before"]
+
+
 def test_hh_runs_on_the_architecture_of_its_hub_model(tmp_path, shared_models, shared_data):
     # Pythia is GPT-NeoX: here a tiny random one behind the story model's tokenizer
     save_causal_lm(
