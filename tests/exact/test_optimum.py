@@ -14,11 +14,9 @@ from helpers.exact import (
     TableLM,
     adam,
     expected_reward,
-    ipo_best,
     kl,
     llama,
     llama_policy,
-    prefer,
     short_sighted_best,
     source,
     table_policy,
@@ -26,6 +24,7 @@ from helpers.exact import (
     token_table,
     total_variation,
 )
+from helpers.exact_pairs import ipo_best, prefer
 
 from keel.algorithms.settings import GRPOConfig, KLConfig
 from keel.train.rollout import EncodedPrompt

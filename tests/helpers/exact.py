@@ -8,7 +8,7 @@ trains: it reads next-token logits and adds up logs.
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.preference import DPO
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PPOConfig, RLOOConfig
-from keel.batch.collate import EncodedPair, pair_batch
-from keel.batch.types import PreferenceBatch, widen
+from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
 from keel.core.config import Config
 from keel.models.attention import NAME
 from keel.models.critic import Critic
@@ -360,48 +357,3 @@ def llama(algorithm: str, **changes: Any) -> Outcome:
     policy = llama_policy()
     sampler = InProcessSampler(policy, {EOS})
     return optimise(algorithm, policy, llama_critic(), sampler, LLAMA[algorithm].model_copy(update=changes))
-
-
-BETA = 0.5
-
-
-def preferred_chance(a: Tensor, b: Tensor) -> Tensor:
-    """[3, N] how likely a rater of this world prefers response a [N] to b [N], by its rewards (Bradley-Terry)."""
-    return torch.sigmoid(REWARDS[:, a] - REWARDS[:, b])
-
-
-def preference_batches(reference: nn.Module, steps: int, pairs: int, flipped: float) -> Iterator[PreferenceBatch]:
-    """Random pairs of responses to each prompt, labelled by the chances; `flipped` of the labels are wrong."""
-    generator, ref = torch.Generator().manual_seed(2), token_table(reference).sum(-1)
-    for _ in range(steps):
-        a, b = torch.randint(len(RESPONSES), (2, pairs), generator=generator)
-        chances = preferred_chance(a, b)
-        chances = chances * (1 - 2 * flipped) + flipped
-        records = [
-            EncodedPair(prompt=[prompt], a=RESPONSES[i], b=RESPONSES[j], preference=float(chances[k, n]))
-            for k, prompt in enumerate(PROMPTS)
-            for n, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True))
-        ]
-        said = torch.stack([ref[:, a], ref[:, b]], dim=-1).flatten()
-        yield widen(pair_batch(records), PreferenceBatch, sequence_ref_logprobs=said)
-
-
-def prefer(
-    policy: nn.Module, optim: OptimConfig, *, steps: int, pairs: int = 96, flipped: float = 0.0, **changes: Any
-) -> Outcome:
-    """Train `policy` on comparisons with the product's loop and measure; `changes` are settings of DPO."""
-    reference = copy.deepcopy(policy)
-    dpo = DPO(policy, DPOConfig(beta=BETA, **changes))
-    optimizer = Optimizer([ParameterGroup(parameters=trainable(policy))], optim, steps)
-    batches = preference_batches(reference, steps, pairs, flipped)
-    history = list(fit(batches, dpo, optimizer, LoopConfig(micro_batch_tokens=100_000)))
-    settings = Settings(updates=steps, optim=optim, kl=KLConfig(controller="fixed", initial=BETA))
-    return outcome(policy, reference, settings, history)
-
-
-def ipo_best(reference: Tensor) -> Tensor:
-    """[3, 85] IPO's optimum over uniform pairs: ref · exp(mean over b of P(a better than b) / beta), normalised."""
-    everyone = torch.arange(len(RESPONSES))
-    a, b = torch.meshgrid(everyone, everyone, indexing="ij")
-    mean_chance = preferred_chance(a.flatten(), b.flatten()).view(len(PROMPTS), len(RESPONSES), -1).mean(-1)
-    return (reference + mean_chance.double() / BETA).log_softmax(-1)
