@@ -18,6 +18,7 @@ from keel.models.load import context_length
 from keel.models.packed import device_of, output_head, run
 from keel.models.plan import PackedPlan
 
+BLOCK = 64  # tokens whose probabilities are summed at once in drawing
 COMPACT_SHARE = 0.125  # finished rows are moved out of the cache once they are this share of it
 COUNT_EVERY = 8  # steps on a GPU from one count of the rows that go on to the next, since the CPU waits for a count
 
@@ -310,16 +311,30 @@ def _count_every(device: torch.device) -> int:
 
 
 def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token a row of logits [rows, V], and its log-probability in float32."""
-    logprobs = (logits if temperature in (0.0, 1.0) else logits / temperature).log_softmax(-1)
+    """One token a row of logits [rows, V], and its log-probability in float32; overwrites `logits`.
+
+    The inverse CDF in two steps, a block of the vocabulary and then a token of it, both in float64: only sums of blocks
+    are wide, so that the table is read three times and never copied.
+    """
+    z = logits if temperature in (0.0, 1.0) else logits.div_(temperature)
+    peak, likeliest = z.max(-1, keepdim=True)
+    weights = z.sub_(peak).exp_()
+    whole = weights.shape[1] // BLOCK * BLOCK
+    sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2, dtype=torch.float64)
+    mass = torch.cat([sums, weights[:, whole:].sum(1, keepdim=True, dtype=torch.float64)], 1).cumsum_(1)
+    total = mass[:, -1:].clone()
     if temperature == 0:
-        drawn = logits.argmax(-1, keepdim=True)
+        drawn = likeliest
     else:
-        cumulated = logprobs.exp().cumsum(-1, dtype=torch.float64)
-        at = uniforms[:, None] * cumulated[:, -1:]
-        # The first token whose cumulated mass exceeds `at`; with nan there is none, which the caller tells apart.
-        drawn = torch.searchsorted(cumulated, at, right=True).clamp(max=logits.shape[-1] - 1)
-    return drawn.squeeze(1), logprobs.gather(1, drawn).squeeze(1).float()
+        at = uniforms[:, None] * total
+        # The first whose cumulated mass exceeds `at`; with nan there is none, which the caller tells apart.
+        block = torch.searchsorted(mass, at, right=True).clamp(max=mass.shape[1] - 1)
+        before = torch.where(block > 0, mass.gather(1, (block - 1).clamp(min=0)), 0.0)
+        index = block * BLOCK + torch.arange(BLOCK, device=z.device)
+        inside = weights.gather(1, index.clamp(max=z.shape[1] - 1)).double().masked_fill_(index >= z.shape[1], 0.0)
+        place = torch.searchsorted(inside.cumsum_(1), at - before, right=True).clamp(max=BLOCK - 1)
+        drawn = index.gather(1, place).clamp(max=z.shape[1] - 1)
+    return drawn.squeeze(1), (weights.gather(1, drawn).double().log() - total.log()).squeeze(1).float()
 
 
 def _uniforms(seed: int, keys: Sequence[int], samples: int, positions: int) -> Tensor:
