@@ -6,6 +6,8 @@ import pytest
 import torch
 from helpers.tiny import ARCHITECTURES, tiny_model
 from torch import nn
+from transformers.models.cohere.modeling_cohere import CohereLayerNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from keel.models.fused import FusedMLP, FusedNorm, fuse
 
@@ -43,9 +45,29 @@ def test_norms_and_gated_parts_are_found(name, norms, parts):
 
 
 def test_a_layer_norm_is_not_taken_for_one():
-    layer = nn.Sequential(nn.LayerNorm(8, bias=False), nn.LayerNorm(8))
+    """Not in half precision either, where on wide and centred inputs the two can hardly be told apart."""
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = nn.Sequential(nn.LayerNorm(8, bias=False), nn.LayerNorm(8), CohereLayerNorm(8192)).to(dtype)
+        fuse(layer)
+        assert not any(isinstance(m, FusedNorm) for m in layer.modules())
+
+
+class EpsilonOutside(LlamaRMSNorm):
+    def forward(self, hidden_states):
+        norm = hidden_states.pow(2).mean(-1, keepdim=True).sqrt() + self.variance_epsilon
+        return self.weight * hidden_states / norm
+
+
+def test_a_norm_with_its_epsilon_elsewhere_is_not_taken_for_one():
+    layer = nn.Sequential(EpsilonOutside(16), LlamaRMSNorm(16))
     fuse(layer)
-    assert not any(isinstance(m, FusedNorm) for m in layer.modules())
+    assert [isinstance(m, FusedNorm) for m in layer] == [False, True]
+
+
+def test_another_activation_is_not_taken_for_silu():
+    model = tiny_model("gemma2").to(torch.bfloat16)
+    fuse(model.base_model)
+    assert not any(isinstance(m, FusedMLP) for m in model.modules())
 
 
 def test_copies_and_state_stay_whole():

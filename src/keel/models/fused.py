@@ -1,9 +1,10 @@
 """Norms and gated feed-forward parts in a few passes over memory, in place of transformers' many.
 
-Which modules they are is not read off their names: a module is replaced when it has the parts, and answers a random
-input as the replacement does.
+Which modules they are is not read off their names: a module is replaced when it has the parts, and a copy of it in
+float32 answers as the replacement does, far from zero and near it.
 """
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-TOLERANCE = 1e-5  # in float32, of answers of order 1
-PROBE_TOKENS = 3
+TOLERANCE = 1e-5  # relative to the largest answer
+PROBE_TOKENS, PROBE_SIZE = 5, 8
+CANNOT = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)  # what another kind of module raises
 
 
+@torch.no_grad()
 def fuse(trunk: nn.Module) -> None:
     """Replace what can be replaced in a transformers trunk; weights, names and answers stay."""
     for module in trunk.modules():
@@ -46,10 +49,11 @@ class FusedNorm:
             return False
         if module.weight.dim() != 1 or list(module.children()):
             return False
-        x = _probe(module.weight)
-        expected = module(x)
+        trial = copy.deepcopy(module).float()
+        # With a mean, which tells it from a layer norm, and so small that it matters where eps stands.
+        probes = [_probe(trial.weight.shape[0], trial.weight.device, scale) for scale in (1.0, max(eps, 1e-12) ** 0.5)]
         for offset in (0.0, 1.0):
-            if _same(_RMSNorm.apply(x, module.weight, eps, offset), expected):
+            if all(_same(trial, x, _RMSNorm.apply(x, trial.weight, eps, offset)) for x in probes):
                 module.keel_eps, module.keel_offset = eps, offset
                 return True
         return False
@@ -67,31 +71,46 @@ class FusedMLP:
 
     @staticmethod
     def fits(module: Any) -> bool:
-        parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-        linear = [part for part in parts if isinstance(part, nn.Linear)]
-        if len(linear) < len(parts):
+        names = ("gate_proj", "up_proj", "down_proj")
+        if not all(isinstance(getattr(module, name, None), nn.Linear) for name in names):
             return False
-        gate, up, down = linear
-        x = _probe(next(gate.parameters()), gate.in_features)
-        with torch.no_grad():
-            return _same(down(F.silu(gate(x)) * up(x)), module(x))
+        if {name for name, _ in module.named_parameters()} - {
+            f"{n}.{kind}" for n in names for kind in ("weight", "bias")
+        }:
+            return False
+        trial = copy.copy(module)  # the same forward over small layers, whatever the size and dtype of its own
+        trial._modules = dict(module._modules)
+        device = next(module.parameters()).device
+        for seed, name in enumerate(names):
+            layer: Any = nn.utils.skip_init(nn.Linear, PROBE_SIZE, PROBE_SIZE, bias=False, device=device)
+            layer.weight.copy_(_probe(PROBE_SIZE, device, 1.0, seed + 1, PROBE_SIZE)[0])
+            trial._modules[name] = layer
+        gate, up, down = (trial._modules[name] for name in names)
+        for scale in (0.1, 1.0, 4.0):  # where activations differ
+            x = _probe(PROBE_SIZE, device, scale)
+            if not _same(trial, x, down(F.silu(gate(x)) * up(x))):
+                return False
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(_SiLUProduct.apply(self.gate_proj(x), self.up_proj(x)))
 
 
-def _probe(like: Tensor, size: int | None = None) -> Tensor:
-    """[1, tokens, size] of order 1, the same every time; no random stream of the run is touched."""
-    size = like.shape[-1] if size is None else size
-    made = torch.randn(1, PROBE_TOKENS, size, generator=torch.Generator().manual_seed(0))
-    return made.to(like.device, like.dtype if like.is_floating_point() else torch.float32)
+def _probe(size: int, device: torch.device, scale: float, seed: int = 0, tokens: int = PROBE_TOKENS) -> Tensor:
+    """[1, tokens, size], the same every time; no random stream of the run is touched."""
+    drawn = torch.randn(1, tokens, size, generator=torch.Generator().manual_seed(seed))
+    return ((drawn + 0.5) * scale).to(device)
 
 
-def _same(found: Tensor, expected: Any) -> bool:
-    if not isinstance(expected, Tensor) or found.shape != expected.shape or found.dtype != expected.dtype:
+def _same(module: Any, x: Tensor, found: Tensor) -> bool:
+    """Whether `module` answers `x` with `found`."""
+    try:
+        expected = module(x)
+    except CANNOT:
         return False
-    rounding = TOLERANCE if found.dtype == torch.float32 else 2.0**-6
-    return bool(((found - expected).abs() <= rounding * (1 + expected.abs())).all())
+    if not isinstance(expected, Tensor) or found.shape != expected.shape:
+        return False
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -14,24 +14,51 @@ from torch import Tensor, nn
 
 from keel.core.errors import ArtifactError
 
-SHARED = "keel_shared_layers"
+SHARED, WHERE = "keel_shared_layers", "keel_layers"
 ANSWER_ONLY = ("q_proj", "o_proj")  # of attention: what they compute for a token only that token reads
 
 
-def decoder_layers(trunk: Any) -> tuple[str, nn.ModuleList]:
-    """The list of layers of a transformers trunk, and its name there."""
-    count = trunk.config.get_text_config().num_hidden_layers
-    for name, module in trunk.named_children():
+def find_layers(trunk: Any) -> tuple[nn.Module, str, nn.ModuleList] | None:
+    """The list of decoder layers of a transformers trunk, the module that holds it, and its name there.
+
+    It stands beside or above the token embeddings: a vision tower has layers of its own.
+    """
+    if not hasattr(trunk, WHERE):
+        setattr(trunk, WHERE, _search(trunk))
+    where = getattr(trunk, WHERE)
+    if where is None:
+        return None
+    holder = trunk.get_submodule(where[0])
+    return holder, where[1], getattr(holder, where[1])
+
+
+def _search(trunk: Any) -> tuple[str, str] | None:
+    count, embeddings = trunk.config.get_text_config().num_hidden_layers, trunk.get_input_embeddings()
+    for path, module in trunk.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
-    raise ArtifactError(f"{type(trunk).__name__} has no list of its {count} layers, so keel cannot share some of them.")
+            holder, _, name = path.rpartition(".")
+            if any(part is embeddings for part in trunk.get_submodule(holder).modules()):
+                return holder, name
+    return None
+
+
+def decoder_layers(trunk: Any) -> tuple[str, nn.ModuleList]:
+    """The name of the list of layers, and the list; ArtifactError where there is none."""
+    found = find_layers(trunk)
+    if found is None:
+        raise ArtifactError(
+            f"{type(trunk).__name__} keeps its layers in no list that keel finds, so adapters on some of them, "
+            "ppo.layout: one_trunk and model.gradient_checkpointing cannot be had. Leave these out, or choose an "
+            "architecture such as Llama, Mistral, Qwen or Gemma."
+        )
+    return found[1], found[2]
 
 
 def untouched_layers(trunk: nn.Module) -> int:
     """How many of the first layers are as they were loaded: nothing below or in them is trained or adapted."""
     layers = decoder_layers(trunk)[1]
     own = {id(p) for p in layers.parameters()}
-    if any(p.requires_grad for module in trunk.children() for p in module.parameters() if id(p) not in own):
+    if any(p.requires_grad for p in trunk.parameters() if id(p) not in own):
         return 0
     for number, layer in enumerate(layers):
         if any(p.requires_grad or "lora_" in name for name, p in layer.named_parameters()):
@@ -51,37 +78,42 @@ def shared_layers(trunk: nn.Module) -> int:
     return getattr(trunk, SHARED, 0)
 
 
-def runs_again(trunk: nn.Module) -> bool:
-    """Whether gradient checkpointing computes a layer a second time in the backward pass, out of sight of `only_at`."""
-    last = decoder_layers(trunk)[1][-1]
-    return last.training and any(getattr(module, "gradient_checkpointing", False) for module in (trunk, last))
+def prunable(trunk: nn.Module) -> bool:
+    """Whether `only_at` can save something: the last layer is known, and does not run a second time out of its sight.
+
+    transformers' own gradient checkpointing computes all layers again in the backward pass.
+    """
+    found = find_layers(trunk)
+    if found is None:
+        return False
+    last = found[2][-1]
+    return not (last.training and any(getattr(module, "gradient_checkpointing", False) for module in (trunk, last)))
 
 
 @contextmanager
 def only_at(trunk: nn.Module, needed: Tensor) -> Iterator[None]:
-    """Within it the trunk's answer is [1, N, H], at the `needed` tokens (sorted, each once) only.
+    """Within it the trunk's answer is right at the `needed` tokens (sorted, each once) only.
 
     The last layer's queries, outputs and feed-forward part are not computed for the others.
     """
-    last = decoder_layers(trunk)[1][-1]
-    changed: list[nn.Module] = [last]
-    for module in last.modules():
+    changed: list[tuple[nn.Module, Any]] = []
+    for module in decoder_layers(trunk)[1][-1].modules():
         for name, child in module.named_children():
             if name in ANSWER_ONLY or (name == "mlp" and type(child).__name__.endswith("MLP")):
-                changed.append(child)
-    whole = last.forward
-    for module in changed[1:]:
-        module.forward = _at(module.forward, needed)  # type: ignore[method-assign]
-
-    def picked(*args: Any, **kwargs: Any) -> Tensor:
-        return _Pick.apply(whole(*args, **kwargs), needed)
-
-    last.forward = picked  # type: ignore[method-assign]
+                changed.append((child, vars(child).get("forward")))
+                child.forward = _at(child.forward, needed)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for module in changed:
-            del module.forward
+        for child, before in changed:
+            del child.forward
+            if before is not None:
+                child.forward = before  # type: ignore[method-assign]
+
+
+def pick(hidden: Tensor, needed: Tensor) -> Tensor:
+    """[1, N, H] of [1, T, H]; the gradient goes back by index, which no token needs twice."""
+    return _Pick.apply(hidden, needed)
 
 
 def _at(compute: Callable[..., Tensor], needed: Tensor) -> Callable[[Tensor], Tensor]:
@@ -94,34 +126,37 @@ def _at(compute: Callable[..., Tensor], needed: Tensor) -> Callable[[Tensor], Te
 @contextmanager
 def above(trunk: nn.Module, states: Tensor) -> Iterator[None]:
     """Within it the trunk takes `states` [T, H] for the answer of its shared layers."""
-    name, layers = decoder_layers(trunk)
+    layers = decoder_layers(trunk)[1]
     count = shared_layers(trunk)
     below = [_Skip(layer) for layer in layers[:count]]
     below[-1].answer = states[None]
-    with _replaced(trunk, name, [*below, *layers[count:]]):
+    with _replaced(trunk, [*below, *layers[count:]]):
         yield
 
 
 @contextmanager
 def only_below(trunk: nn.Module) -> Iterator[list[Tensor]]:
     """Within it only the shared layers run; the list then holds their answer [1, T, H]."""
-    name, layers = decoder_layers(trunk)
+    layers = decoder_layers(trunk)[1]
     count = shared_layers(trunk)
     rest = [_Skip(layer) for layer in layers[count:]]
     kept: list[Tensor] = []
     rest[0].seen = kept
-    with _replaced(trunk, name, [*layers[:count], *rest]):
+    with _replaced(trunk, [*layers[:count], *rest]):
         yield kept
 
 
 @contextmanager
-def _replaced(trunk: nn.Module, name: str, layers: list[nn.Module]) -> Iterator[None]:
-    before = getattr(trunk, name)
-    setattr(trunk, name, nn.ModuleList(layers))
+def _replaced(trunk: nn.Module, layers: list[nn.Module]) -> Iterator[None]:
+    found = find_layers(trunk)
+    if found is None:
+        raise ValueError("layers were shared of a trunk that has none")
+    holder, name, before = found
+    setattr(holder, name, nn.ModuleList(layers))
     try:
         yield
     finally:
-        setattr(trunk, name, before)
+        setattr(holder, name, before)
 
 
 class _Skip(nn.Module):
@@ -143,7 +178,7 @@ class _Skip(nn.Module):
 
 
 class _Pick(torch.autograd.Function):
-    """[1, T, F] -> [1, N, F]; the gradient goes back by index, which no token needs twice."""
+    """[1, T, F] -> [1, N, F]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:

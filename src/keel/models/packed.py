@@ -18,7 +18,7 @@ from keel.functional import logprobs as functional
 from keel.models.attention import NAME, Plan
 from keel.models.flex import plan_for
 from keel.models.fused import fuse
-from keel.models.layers import above, only_at, only_below, runs_again, shared_layers
+from keel.models.layers import above, only_at, only_below, pick, prunable, shared_layers
 
 
 def forward_hidden(model: nn.Module, packed: Packed, at: Tensor | None = None) -> Tensor:
@@ -155,15 +155,15 @@ def run(
     device = device_of(trunk)
     unmasked = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)  # four dimensions: transformers makes no mask
     row, places = tokens.to(device)[None], positions.to(device)[None]
-    pruned = needed is not None and len(needed) < len(tokens) and not runs_again(trunk)
+    pruned = needed is not None and len(needed) < len(tokens) and prunable(trunk)
     begun = states is not None and shared_layers(trunk) > 0
     with (
         only_at(trunk, needed) if pruned and needed is not None else nullcontext(),
         above(trunk, states.to(device)) if begun and states is not None else nullcontext(),
     ):
         out = trunk(input_ids=row, position_ids=places, attention_mask=unmasked, use_cache=False, plan=plan)
-    hidden = out.last_hidden_state[0]
-    return hidden if needed is None or pruned else hidden.index_select(0, needed)
+    hidden = out.last_hidden_state
+    return (hidden if needed is None else pick(hidden, needed))[0]
 
 
 def _switch(trunk: PreTrainedModel) -> None:
@@ -176,8 +176,7 @@ def _switch(trunk: PreTrainedModel) -> None:
             f"{type(trunk).__name__} does not take its attention from transformers' registry, so keel cannot pack "
             "documents for it. Choose an architecture that does, such as Llama, Mistral, Qwen or Gemma."
         )
-    with torch.no_grad():
-        fuse(trunk)
+    fuse(trunk)
 
 
 @contextmanager
