@@ -13,9 +13,11 @@ from keel.core.errors import ConfigError, DataError, TrainingError
 from keel.models import generate
 from keel.models.adapters import add_lora
 from keel.models.critic import Critic
-from keel.models.generate import InProcessSampler, Samples, _uniforms
+from keel.models.draw import uniform_numbers
+from keel.models.generate import InProcessSampler, Samples
 from keel.models.heads import ValueHead
-from keel.models.packed import hidden_before, token_logprobs
+from keel.models.layers import share_layers
+from keel.models.packed import hidden_before, lower_states, token_logprobs, transformer
 from keel.models.settings import LoraConfig
 
 PROMPT_LENGTHS = (3, 11, 1, 6, 8)
@@ -98,18 +100,25 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(temperature):
 
 
 def test_uniform_numbers_are_uniform_and_unrelated_between_rows_and_positions():
-    u = _uniforms(7, range(50), 8, 100)
+    u = uniform_numbers(7, range(50), 8, 100)
     assert u.shape == (400, 100)
     assert 0 <= u.min() < u.max() < 1
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 0.01
     limit = 4 / math.sqrt(u.numel())
-    for one, other in ((u[:, 1:], u[:, :-1]), (u[1:], u[:-1]), (u[8:], u[:-8]), (u, _uniforms(8, range(50), 8, 100))):
+    for one, other in (
+        (u[:, 1:], u[:, :-1]),
+        (u[1:], u[:-1]),
+        (u[8:], u[:-8]),
+        (u, uniform_numbers(8, range(50), 8, 100)),
+    ):
         assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < limit
 
 
 def test_uniform_numbers_have_not_changed():
     """Made with the code of the commit that added this test: a change would break every seeded run."""
-    torch.testing.assert_close(_uniforms(1, [2], 1, 3)[0], torch.tensor(STORED, dtype=torch.float64), atol=0, rtol=0)
+    torch.testing.assert_close(
+        uniform_numbers(1, [2], 1, 3)[0], torch.tensor(STORED, dtype=torch.float64), atol=0, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
@@ -208,6 +217,33 @@ def test_a_diverged_policy_is_named_and_not_sampled_from(temperature):
     model.lm_head.weight.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"not finite.*learning_rate"):
         sample(model, prompts(), temperature=temperature)
+
+
+@pytest.mark.parametrize("max_new_tokens", [4, 40])
+def test_what_shared_layers_say_is_kept_of_every_token(max_new_tokens):
+    """Of prompts, of tokens that end a response, and of the last before the limit: as a pass over all would say."""
+    torch.manual_seed(0)
+    model = add_lora(tiny_model(), LoraConfig(rank=2, last_layers=1))
+    share_layers(transformer(model).base_model)
+    given = prompts()
+    drawn = sample(model, given, max_new_tokens=max_new_tokens, eos=range(20))
+    assert drawn.finished.any()
+    assert max_new_tokens == 40 or not drawn.finished.all()
+    batch = TokenBatch(
+        prompt_lengths=torch.tensor(PROMPT_LENGTHS),
+        fanout=torch.full((len(given),), 3),
+        prompt_tokens=torch.cat(given),
+        response_lengths=drawn.lengths,
+        response_tokens=drawn.tokens,
+        response_mask=torch.ones(len(drawn.tokens), dtype=torch.bool),
+    )
+    packed = pack(batch)
+    states = lower_states(model, packed)
+    torch.testing.assert_close(drawn.prompt_states, states[packed.prompt_index], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(drawn.response_states, states[packed.response_index], atol=1e-5, rtol=1e-5)
+    plain = sample(add_lora(tiny_model(), LoraConfig(rank=2)), given, max_new_tokens=max_new_tokens, eos=range(20))
+    assert torch.equal(plain.tokens, drawn.tokens)
+    assert plain.prompt_states is None
 
 
 def test_a_value_head_is_read_while_sampling():

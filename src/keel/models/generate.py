@@ -5,20 +5,21 @@ uniform number into one token by the inverse CDF. What a row draws therefore doe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from keel.core.errors import ConfigError, DataError, TrainingError
 from keel.models.attention import additive
+from keel.models.draw import draw, uniform_numbers
+from keel.models.layers import only_below, shared_layers, watched
 from keel.models.load import context_length
-from keel.models.packed import device_of, output_head, run
+from keel.models.packed import device_of, output_head, run, transformer
 from keel.models.plan import PackedPlan
 
-BLOCK = 64  # tokens whose probabilities are summed at once in drawing
 COMPACT_SHARE = 0.125  # finished rows are moved out of the cache once they are this share of it
 COUNT_EVERY = 8  # steps on a GPU from one count of the rows that go on to the next, since the CPU waits for a count
 
@@ -32,6 +33,8 @@ class Samples:
     logprobs: Tensor  # [R] float32, of the token drawn, at the sampling temperature (at 1 for greedy sampling)
     finished: Tensor  # [S] bool, True when the response ended by itself
     values: Tensor | None = None  # [R] float32, what a value head said before each token; None without one
+    prompt_states: Tensor | None = None  # [sum of prompt lengths, H] of the layers that the model shares; else None
+    response_states: Tensor | None = None  # [R, H] likewise
 
 
 class Sampler(Protocol):
@@ -84,7 +87,7 @@ class InProcessSampler:
                     _decode(
                         self.model,
                         list(prompts[start : start + at_once]),
-                        _uniforms(seed, keys[start : start + at_once], samples, max_new_tokens),
+                        uniform_numbers(seed, keys[start : start + at_once], samples, max_new_tokens),
                         torch.tensor(sorted(self.eos_ids), device=device_of(self.model)),
                         temperature,
                         self.value_head,
@@ -93,14 +96,7 @@ class InProcessSampler:
                 ]
         finally:
             self.model.train(training)
-        tokens, lengths, logprobs, finished, values = (torch.cat(column).clone() for column in zip(*parts, strict=True))
-        return Samples(
-            tokens=tokens,
-            lengths=lengths,
-            logprobs=logprobs,
-            finished=finished,
-            values=None if self.value_head is None else values,
-        )
+        return Samples(**{f.name: _joined([getattr(part, f.name) for part in parts]) for f in fields(Samples)})
 
     def _check(
         self,
@@ -249,6 +245,31 @@ class _DecodePlan:
         return x if self.slots is None else x.index_select(0, self.slots)
 
 
+def _joined(parts: list[Tensor | None]) -> Any:
+    """One tensor on the CPU, fit for training, of those of several turns."""
+    found = [part.cpu() for part in parts if part is not None]
+    return torch.cat(found).clone() if found else None
+
+
+class _States:
+    """What the shared layers say of every token, kept for all passes that follow."""
+
+    def __init__(self, model: nn.Module, seen: list[Tensor], shape: tuple[int, ...]) -> None:
+        self.trunk, self.seen = transformer(model).base_model, seen
+        self.prompts = seen.pop()[0]
+        self.said = self.prompts.new_zeros((*shape, self.prompts.shape[1]))
+
+    def keep(self, rows: Tensor, step: int) -> None:
+        """Of the pass that fed token `step` of these rows."""
+        self.said[rows, step] = self.seen.pop()[0]
+
+    def last(self, model: nn.Module, tokens: Tensor, plan: _DecodePlan, rows: Tensor, step: int) -> None:
+        """Of the last tokens, which nothing is drawn behind."""
+        with only_below(self.trunk) as kept:
+            run(model, tokens, plan.positions, plan)
+        self.said[rows, step] = kept[0][0]
+
+
 def _decode(
     model: nn.Module,
     prompts: list[Tensor],
@@ -256,15 +277,32 @@ def _decode(
     eos: Tensor,
     temperature: float,
     value_head: nn.Module | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tokens [R], lengths [S], log-probabilities [R], finished [S] and values [R] of the responses to some prompts."""
+) -> Samples:
+    """Responses to some prompts, on the model's device."""
+    trunk, device = transformer(model).base_model, eos.device
+    # In half precision decoding rounds otherwise than the passes that would go on from its states.
+    watch = shared_layers(trunk) > 0 and trunk.dtype == torch.float32
+    with watched(trunk) if watch else nullcontext([]) as seen:
+        return _decoded(model, prompts, uniforms.to(device), eos, temperature, value_head, seen if watch else None)
+
+
+def _decoded(
+    model: nn.Module,
+    prompts: list[Tensor],
+    uniforms: Tensor,
+    eos: Tensor,
+    temperature: float,
+    value_head: nn.Module | None,
+    seen: list[Tensor] | None,
+) -> Samples:
     device = eos.device
     samples, max_new_tokens = uniforms.shape[0] // len(prompts), uniforms.shape[1]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     prefill = _PrefillPlan(lengths.tolist(), device)
     positions = torch.cat([torch.arange(len(prompt)) for prompt in prompts])
-    head, uniforms = output_head(model), uniforms.to(device)
+    head = output_head(model)
     hidden = run(model, torch.cat(prompts), positions, prefill, needed=lengths.cumsum(0) - 1)
+    states = None if seen is None else _States(model, seen, tuple(uniforms.shape))
     plan = _DecodePlan(prefill, lengths, samples, max_new_tokens)
     logits, hidden = head.logits(hidden).repeat_interleave(samples, 0), hidden.repeat_interleave(samples, 0)
 
@@ -276,17 +314,20 @@ def _decode(
     finished = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
     count_every = _count_every(device)
     for step in range(max_new_tokens):
-        drawn, drawn_logprobs = _draw(logits, uniforms[rows, step], temperature)
+        drawn, drawn_logprobs = draw(logits, uniforms[rows, step], temperature)
         tokens[rows, step], logprobs[rows, step] = drawn, drawn_logprobs
         if value_head is not None:
             values[rows, step] = value_head(hidden).squeeze(-1).float()
-        ended = torch.isin(drawn, eos) & ~finished[rows]
+        before = finished[rows]
+        ended = torch.isin(drawn, eos) & ~before
         ends[rows] = torch.where(ended, step + 1, ends[rows])
         finished[rows] |= ended
         if step == max_new_tokens - 1:
+            if states is not None:
+                states.last(model, drawn, plan, rows, step)
             break
         if (step + 1) % count_every == 0:
-            alive = ~finished[rows]
+            alive = ~finished[rows] if states is None else ~before  # states are wanted of the last token too
             left = int(alive.sum())
             if left == 0:
                 break
@@ -296,6 +337,8 @@ def _decode(
                 plan.keep(stay)
         hidden = run(model, drawn, plan.positions, plan)
         logits = head.logits(hidden)
+        if states is not None:
+            states.keep(rows, step)
         plan.advance()
     inside = torch.arange(max_new_tokens, device=device) < ends[:, None]
     if not torch.isfinite(logprobs[inside]).all():
@@ -303,56 +346,16 @@ def _decode(
             "the policy's probabilities are not finite numbers, so nothing can be sampled: training diverged. Lower "
             "optim.learning_rate, and go on from an earlier checkpoint."
         )
-    return tokens[inside].cpu(), ends.cpu(), logprobs[inside].cpu(), finished.cpu(), values[inside].cpu()
+    return Samples(
+        tokens=tokens[inside],
+        lengths=ends,
+        logprobs=logprobs[inside],
+        finished=finished,
+        values=None if value_head is None else values[inside],
+        prompt_states=None if states is None else states.prompts,
+        response_states=None if states is None else states.said[inside],
+    )
 
 
 def _count_every(device: torch.device) -> int:
     return 1 if device.type == "cpu" else COUNT_EVERY
-
-
-def _draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token a row of logits [rows, V], and its log-probability in float32; overwrites `logits`.
-
-    The inverse CDF in two steps, a block of the vocabulary and then a token of it, both in float64: only sums of blocks
-    are wide, so that the table is read three times and never copied.
-    """
-    z = logits if temperature in (0.0, 1.0) else logits.div_(temperature)
-    peak, likeliest = z.max(-1, keepdim=True)
-    weights = z.sub_(peak).exp_()
-    whole = weights.shape[1] // BLOCK * BLOCK
-    sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2, dtype=torch.float64)
-    mass = torch.cat([sums, weights[:, whole:].sum(1, keepdim=True, dtype=torch.float64)], 1).cumsum_(1)
-    total = mass[:, -1:].clone()
-    if temperature == 0:
-        drawn = likeliest
-    else:
-        at = uniforms[:, None] * total
-        # The first whose cumulated mass exceeds `at`; with nan there is none, which the caller tells apart.
-        block = torch.searchsorted(mass, at, right=True).clamp(max=mass.shape[1] - 1)
-        before = torch.where(block > 0, mass.gather(1, (block - 1).clamp(min=0)), 0.0)
-        index = block * BLOCK + torch.arange(BLOCK, device=z.device)
-        inside = weights.gather(1, index.clamp(max=z.shape[1] - 1)).double().masked_fill_(index >= z.shape[1], 0.0)
-        place = torch.searchsorted(inside.cumsum_(1), at - before, right=True).clamp(max=BLOCK - 1)
-        drawn = index.gather(1, place).clamp(max=z.shape[1] - 1)
-    return drawn.squeeze(1), (weights.gather(1, drawn).double().log() - total.log()).squeeze(1).float()
-
-
-def _uniforms(seed: int, keys: Sequence[int], samples: int, positions: int) -> Tensor:
-    """[rows, positions] float64 in [0, 1): a hash of (seed, key, sample index, position), 53 bits each."""
-    rows = [(key, index) for key in keys for index in range(samples)]
-    state = np.full(len(rows), seed & _MASK, dtype=np.uint64)
-    for part in zip(*rows, strict=True):
-        state = _mix(state ^ _mix(np.array([number & _MASK for number in part], dtype=np.uint64) + _STEP))
-    counters = np.arange(1, positions + 1, dtype=np.uint64) * _STEP
-    return torch.from_numpy((_mix(state[:, None] + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
-_MASK = 2**64 - 1
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every input bit sways every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

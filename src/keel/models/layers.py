@@ -135,6 +135,17 @@ def above(trunk: nn.Module, states: Tensor) -> Iterator[None]:
 
 
 @contextmanager
+def watched(trunk: nn.Module) -> Iterator[list[Tensor]]:
+    """Within it the list holds the answer [1, T, H] of the shared layers in every pass so far."""
+    layers, seen = decoder_layers(trunk)[1], []
+    handle = layers[shared_layers(trunk)].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def only_below(trunk: nn.Module) -> Iterator[list[Tensor]]:
     """Within it only the shared layers run; the list then holds their answer [1, T, H]."""
     layers = decoder_layers(trunk)[1]

@@ -157,7 +157,9 @@ class RolloutSource:
         )
         sampled = time.perf_counter()
         logprobs, finished, values = drawn.logprobs, drawn.finished, drawn.values
-        if shared_layers(transformer(self.policy).base_model):
+        if drawn.prompt_states is not None and drawn.response_states is not None:
+            batch = batch.with_states(drawn.prompt_states, drawn.response_states)
+        elif shared_layers(transformer(self.policy).base_model):
             batch = with_lower_states(batch, self.policy, c.micro_batch_tokens)
         if next(self.policy.parameters()).dtype != torch.float32:
             # Decoding and training round differently; what the update compares with must come from the training path.
