@@ -236,6 +236,18 @@ def grouped(job: Job, folder: str) -> Meter:
     return clock.meter
 
 
+def value_model(job: Job) -> Any:
+    """With LoRA it has adapters too, and trains its head; TRL's `peft_config` is for the policy alone."""
+    model = classifier(job)
+    if job.lora_rank:
+        from peft import inject_adapter_in_model
+
+        inject_adapter_in_model(lora(job, "SEQ_CLS"), model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name or name.startswith("score"))
+    return model
+
+
 def ppo(job: Job, folder: str) -> Meter:
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
@@ -261,7 +273,7 @@ def ppo(job: Job, folder: str) -> Meter:
         model=policy,
         ref_model=None if job.lora_rank else causal_lm(job),
         reward_model=classifier(job),
-        value_model=classifier(job),
+        value_model=value_model(job),
         train_dataset=data,
         eval_dataset=data,
         callbacks=[clock],

@@ -83,6 +83,8 @@ class RoleLayer:
         base: Any = super()
         acting = self.roles.acting
         if kwargs or args or getattr(self, "lora_variant", None) or getattr(self, "merged", False):
+            if acting != (POLICY,):
+                raise ValueError(f"a layer that peft computes itself has one role only, and {acting} was asked of it")
             return base.forward(x, *args, **kwargs)
         out = self.base_layer(x)
         if getattr(self, "disable_adapters", False):
