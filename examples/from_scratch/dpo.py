@@ -50,24 +50,21 @@ def dpo_loss(
 ) -> Tensor:
     """Weighted mean over the pairs of step 4; all are [B], log-probabilities of whole responses.
 
-    preference in [0, 1] is the probability that a is better. `label_smoothing` e is conservative DPO, (1 - e) loss + e
-    loss of the swapped pair; `label_noise` e is robust DPO (Chowdhury et al. 2024), which corrects for a share e of
-    swapped labels: ((1 - e) loss - e loss of the swapped pair) / (1 - 2e).
+    preference in [0, 1] is the probability that a is better. `label_smoothing` e is conservative DPO, the target
+    moved by a share e to the other side; `label_noise` e is robust DPO (Chowdhury et al. 2024), which corrects for a
+    share e of swapped labels: ((1 - e) loss - e loss of the swapped pair) / (1 - 2e).
     """
     weight = torch.ones_like(preference) if weight is None else weight
-    lead = beta * ((logprobs_a - ref_logprobs_a) - (logprobs_b - ref_logprobs_b))
-    if margin is not None:  # by how much the preferred reward should lead
-        lead = torch.where(preference > 0.5, lead - margin, torch.where(preference < 0.5, lead + margin, lead))
+    e = label_smoothing
 
-    def cross_entropy(target: Tensor) -> Tensor:
+    def loss(label: Tensor) -> Tensor:
+        lead = beta * ((logprobs_a - ref_logprobs_a) - (logprobs_b - ref_logprobs_b))
+        if margin is not None:  # by how much the preferred reward should lead
+            lead = torch.where(label > 0.5, lead - margin, torch.where(label < 0.5, lead + margin, lead))
+        target = (1 - e) * label + e * (1 - label)
         return -target * nn.functional.logsigmoid(lead) - (1 - target) * nn.functional.logsigmoid(-lead)
 
-    right, swapped = cross_entropy(preference), cross_entropy(1 - preference)
-    e = label_noise
-    if label_smoothing:
-        losses = (1 - label_smoothing) * right + label_smoothing * swapped
-    else:
-        losses = ((1 - e) * right - e * swapped) / (1 - 2 * e)
+    losses = ((1 - label_noise) * loss(preference) - label_noise * loss(1 - preference)) / (1 - 2 * label_noise)
     return (weight * losses).sum() / weight.sum()
 
 

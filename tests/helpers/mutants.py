@@ -265,7 +265,7 @@ MUTANTS = (
     mutant("DPO without its reference", DPO_LOSS, "logprobs - rows.sequence_ref_logprobs", "logprobs"),
     mutant("beta on one response only", DPO_TERMS, "beta * log_ratio_b", "log_ratio_b"),
     mutant("IPO's distance doubled", "functional.preference_losses:ipo", "1.0 / (2.0 * beta)", "1.0 / beta"),
-    mutant("noise corrected the wrong way", "functional.preference_losses:without_noise", "preference - flipped", "preference + flipped"),
+    mutant("noise corrected the wrong way", "functional.preference_losses:without_noise", "- flipped * loss", "+ flipped * loss"),
     mutant("weights of pairs ignored by DPO", DPO_LOSS, "(rows.weight * losses).sum()", "losses.sum()"),
     # the reward model
     mutant("the loser preferred", PAIR_LOSS, "score_a.to(dtype) - score_b.to(dtype)", "score_b.to(dtype) - score_a.to(dtype)"),

@@ -9,7 +9,7 @@ from helpers.tiny import tiny_model, tiny_tokenizer
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 
 from keel.batch.collate import EncodedResponse, token_batch
 from keel.batch.pack import pack
@@ -235,3 +235,19 @@ def test_without_the_library_one_error_names_the_setting_and_the_command(folder,
 def test_a_model_in_full_precision_is_not_quantised():
     assert not is_quantised(tiny_model())
     assert not is_quantised(add_lora(tiny_model(), RANK))
+
+
+def test_a_model_whose_experts_cannot_be_quantised_is_refused():
+    config = MixtralConfig(
+        vocab_size=112,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    from keel.models.quantise import quantise  # needs the library
+
+    with pytest.raises(ArtifactError, match=r"only \d+% of the layers of MixtralModel.*is no linear layer.*bfloat16"):
+        quantise(AutoModelForCausalLM.from_config(config), double=False, device=torch.device("cpu"))

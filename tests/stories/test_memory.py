@@ -95,3 +95,11 @@ def test_a_missing_library_is_found_before_anything_is_trained(settings, named, 
 @torch.no_grad()
 def logits(model: torch.nn.Module) -> torch.Tensor:
     return model(input_ids=IDS).logits
+
+
+def test_a_policy_that_adapters_trained_is_not_quantised_again(tmp_path):
+    place = Workplace(tmp_path)
+    ran = place.run(sft={"lora": LORA}, reward=None, ppo=None, evaluate=None)
+    trained = str(ran.artifact("sft").path / "model")
+    with pytest.raises(ConfigError, match=r"round nearly all of that away.*one recipe"):
+        place.run(model={"path": trained, "quantise": "4bit"}, sft={"lora": LORA}, reward=None, ppo=None, evaluate=None)

@@ -71,8 +71,9 @@ def test_the_policy_can_be_gone_on_with(place):
             {"ppo": {"layout": "one_trunk", "lora": LORA}, "reward": {"lora": LORA, "form": "hybrid"}},
             "Set reward.lora, reward.form: head",
         ),
+        ({"ppo": {"lora": {**LORA, "dropout": 0.1}}}, r"ppo\.lora\.dropout is 0\.1.*Leave it out"),
     ],
-    ids=["full", "own critic", "full reward model", "hybrid"],
+    ids=["full", "own critic", "full reward model", "hybrid", "dropout"],
 )
 def test_what_cannot_share_a_trunk_is_refused_before_anything_runs(place, settings, message):
     with pytest.raises(ConfigError, match=message):

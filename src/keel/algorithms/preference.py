@@ -42,11 +42,14 @@ class DPO:
 def pair_losses(config: DPOConfig, log_ratios: Tensor, rows: PreferenceBatch) -> Tensor:
     """[P] unweighted losses, from the log-ratios [S] of whole responses."""
     a, b = log_ratios[0::2], log_ratios[1::2]
-    target = preference_losses.without_noise(rows.preference, config.label_noise)
-    if config.loss == "ipo":
-        smoothed = target * (1 - 2 * config.label_smoothing) + config.label_smoothing
-        return preference_losses.ipo(a, b, smoothed, config.beta)
-    return preference_losses.dpo(a, b, target, config.beta, rows.margin, config.label_smoothing)
+
+    def losses(target: Tensor) -> Tensor:
+        if config.loss == "ipo":
+            smoothed = target * (1 - 2 * config.label_smoothing) + config.label_smoothing
+            return preference_losses.ipo(a, b, smoothed, config.beta)
+        return preference_losses.dpo(a, b, target, config.beta, rows.margin, config.label_smoothing)
+
+    return preference_losses.without_noise(losses, rows.preference, config.label_noise)
 
 
 def pair_figures(beta: float, logprobs: Tensor, rows: PreferenceBatch) -> dict[str, Tensor]:

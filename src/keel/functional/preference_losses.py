@@ -1,5 +1,7 @@
 """Losses on judged pairs, element by element; the caller weighs, sums and divides."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -66,12 +68,14 @@ def ipo(log_ratio_a: Tensor, log_ratio_b: Tensor, preference: Tensor, beta: floa
     return preference * (lead - wanted).square() + (1.0 - preference) * (lead + wanted).square()
 
 
-def without_noise(preference: Tensor, flipped: float) -> Tensor:
-    """The target whose loss is an unbiased estimate of the clean one when a share `flipped` of the labels is wrong.
+def without_noise(loss: Callable[[Tensor], Tensor], preference: Tensor, flipped: float) -> Tensor:
+    """An unbiased estimate of the clean `loss` [P] of targets [P] when a share `flipped` of the labels is wrong.
 
-    Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409, eq. 12): every loss here is linear in the target, so that
-    ((1 - e) loss(p) - e loss(1 - p)) / (1 - 2e) is the loss at (p - e) / (1 - 2e). The result may lie outside [0, 1].
+    Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409, eq. 12): ((1 - e) loss(p) - e loss(1 - p)) / (1 - 2e), margins
+    turned round with the label. It may be negative.
     """
     if not 0.0 <= flipped < 0.5:
         raise ValueError(f"flipped must be in [0, 0.5), found {flipped}")
-    return (preference - flipped) / (1.0 - 2.0 * flipped)
+    if flipped == 0.0:
+        return loss(preference)
+    return ((1.0 - flipped) * loss(preference) - flipped * loss(1.0 - preference)) / (1.0 - 2.0 * flipped)

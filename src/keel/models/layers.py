@@ -33,11 +33,15 @@ def find_layers(trunk: Any) -> tuple[nn.Module, str, nn.ModuleList] | None:
 
 
 def _search(trunk: Any) -> tuple[str, str] | None:
-    count, embeddings = trunk.config.get_text_config().num_hidden_layers, trunk.get_input_embeddings()
+    count = trunk.config.get_text_config().num_hidden_layers
+    try:
+        embeddings = trunk.get_input_embeddings()
+    except NotImplementedError:  # a model that looks nothing up has one list at most
+        embeddings = None
     for path, module in trunk.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             holder, _, name = path.rpartition(".")
-            if any(part is embeddings for part in trunk.get_submodule(holder).modules()):
+            if embeddings is None or any(part is embeddings for part in trunk.get_submodule(holder).modules()):
                 return holder, name
     return None
 

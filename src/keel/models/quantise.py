@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from keel.core.errors import ArtifactError
 from keel.models.extras import QUANTISED
+from keel.models.layers import decoder_layers
 from keel.models.packed import transformer
 from keel.models.roles import POLICY
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # of names in a file of peft
+LEAST_SHARE = 0.9  # of the layers' weights that 4 bits must reach
 BASE = ".base_layer"  # what peft calls a layer below its adapter
 
 
@@ -81,8 +83,26 @@ def quantise(model: Any, *, double: bool, device: torch.device) -> Any:
     for name, module in list(trunk.named_modules()):
         if isinstance(module, nn.Linear):
             trunk.set_submodule(name, QuantisedLinear(module, double=double, device=device))
+    _refuse_half_done(trunk)
     setattr(trunk, QUANTISED, True)
     return model.to(device).requires_grad_(False)
+
+
+def _refuse_half_done(trunk: nn.Module) -> None:
+    """ArtifactError where much of the layers is held in parameters that are no linear layer, such as experts."""
+    done = sum(m.in_features * m.out_features for m in trunk.modules() if isinstance(m, QuantisedLinear))
+    left = {
+        name: p.numel()
+        for name, p in decoder_layers(trunk)[1].named_parameters()
+        if p.dim() > 1 and not isinstance(p, Params4bit)
+    }
+    if done < LEAST_SHARE * (done + sum(left.values())):
+        share = done / (done + sum(left.values()))
+        raise ArtifactError(
+            f"model.quantise: only {share:.0%} of the layers of {type(trunk).__name__} could be held in 4 bits; "
+            f"{max(left, key=left.__getitem__)}, for one, is no linear layer (experts of a mixture often are not). "
+            "Leave model.quantise out, and save memory with model.dtype: bfloat16 and model.gradient_checkpointing."
+        )
 
 
 def dequantised(layer: QuantisedLinear) -> Tensor:
@@ -120,19 +140,20 @@ def carry(model: nn.Module, folder: Path) -> None:
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         tensors, scale = load_file(folder / WEIGHTS), settings["lora_alpha"] / settings["r"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        pairs = {key: tensors[key.replace(".lora_A.", ".lora_B.")] for key in tensors if key.endswith(".lora_A.weight")}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder}: the adapter of a finished stage cannot be read ({error}). Delete that stage's artifact and run "
             "the recipe again."
         ) from error
-    for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
+    for key, carried_b in pairs.items():
         name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
         layer = model.get_submodule(name)
         if not isinstance(layer, QuantisedLinear):
             raise ArtifactError(f"{folder}: the adapter changes {name}, which is not held in 4 bits.")
         device = layer.weight.device
         layer.carried_a = tensors[key].to(device)
-        layer.carried_b = tensors[key.replace(".lora_A.", ".lora_B.")].to(device) * scale
+        layer.carried_b = carried_b.to(device) * scale
 
 
 def whole_adapter(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:

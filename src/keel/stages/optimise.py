@@ -83,7 +83,7 @@ class RewardModels:
         members = train_reward_models(context, config, sft, data)
         made.reward = members
         if golden and probe:
-            scorer = load_scorer(config, members, recipe.model.device, config.micro_batch_tokens)
+            scorer = load_scorer(config, members, recipe.model, config.micro_batch_tokens)
             made.golden = probe_golden(context, config, scorer, members, probe, golden.artifact)
         return cls(
             context=context,
@@ -141,7 +141,7 @@ class RewardModels:
     def scorer(self) -> Scorer:
         """The members as one, on trunks of their own."""
         self.refuse_unfit()
-        return load_scorer(self.config, self.members, self.recipe.model.device, self.config.micro_batch_tokens)
+        return load_scorer(self.config, self.members, self.recipe.model, self.config.micro_batch_tokens)
 
 
 @dataclass

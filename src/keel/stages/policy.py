@@ -8,7 +8,7 @@ from torch import nn
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
-from keel.core.errors import TrainingError
+from keel.core.errors import ConfigError, TrainingError
 from keel.core.files import tree_sha256
 from keel.models.adapters import is_adapted, merged, save_adapter
 from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
@@ -34,6 +34,12 @@ class PolicyFiles:
     def of_model(cls, config: ModelConfig) -> "PolicyFiles":
         """The model that the recipe starts from."""
         local = Path(config.path)
+        if config.quantise and (local.parent / ADAPTER).is_dir():
+            raise ConfigError(
+                f"model.path {config.path} is a policy that adapters have trained (they lie beside it in {ADAPTER}/), "
+                "and model.quantise would round nearly all of that away. Put the stages into one recipe that starts "
+                "from the original model, where adapters are carried beside the 4 bits, or leave model.quantise out."
+            )
         content = tree_sha256(local) if local.is_dir() else config.path
         reading = {
             "content": content,

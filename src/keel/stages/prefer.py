@@ -247,6 +247,5 @@ def no_gain(before: Mapping[str, float], last: Mapping[str, float]) -> Verdict:
         f"No step has a lower held-out loss than the start ({before['loss']:.3f}; the last one {last['loss']:.3f}, "
         f"with {last['accuracy']:.1%} of pairs right), so the policy is what it was.",
         {"loss_before": before["loss"], "loss_last": last["loss"], "accuracy_last": last["accuracy"]},
-        "Lower prefer.optim.learning_rate or prefer.epochs; a lower prefer.dpo.beta makes it less sure of itself. If "
-        "the accuracy is near 50 % too, look at the labels.",
+        "Lower prefer.optim.learning_rate or prefer.epochs. If the accuracy is near 50 % too, look at the labels.",
     )

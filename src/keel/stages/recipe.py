@@ -339,6 +339,13 @@ class Recipe(Config):
                     "ppo.layout: one_trunk needs a reward model that is an adapter with a head on the SFT policy. Set "
                     "reward.lora, reward.form: head, and leave reward.base out, or set ppo.layout: separate"
                 )
+        for name in ("prefer", "ppo"):
+            section = getattr(self, name)
+            if section and section.lora and section.lora.dropout > 0:
+                raise ValueError(
+                    f"{name}.lora.dropout is {section.lora.dropout}: {name} compares the policy with itself before the "
+                    "step, which dropout would disturb, so it is not applied there. Leave it out"
+                )
         if self.rounds and not (self.ppo and self.reward and self.rounds.labeller):
             raise ValueError("rounds needs a reward section, a ppo section and rounds.labeller")
         return self

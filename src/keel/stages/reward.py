@@ -203,11 +203,18 @@ def aggregation(config: RewardConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"aggregate", "std_weight"})
 
 
-def load_scorer(config: RewardConfig, members: Sequence[Artifact], device: str, micro_batch_tokens: int) -> Scorer:
+def load_scorer(
+    config: RewardConfig, members: Sequence[Artifact], model_config: ModelConfig, micro_batch_tokens: int
+) -> Scorer:
     """The reward model that members make together."""
     scorers: list[Scorer] = []
     for artifact in members:
-        model = RewardModel.load(artifact.path / MODEL, device=device).eval().requires_grad_(False)
+        model = RewardModel.load(
+            artifact.path / MODEL,
+            device=model_config.device,
+            trust_remote_code=model_config.trust_remote_code,
+        )
+        model.eval().requires_grad_(False)
         scorers.append(
             RewardModelScorer(model=model, mean=model.mean, std=model.std, micro_batch_tokens=micro_batch_tokens)
         )

@@ -48,15 +48,22 @@ def read_role(artifact: Artifact, base: str) -> SavedRole:
             f"{artifact.path} holds no adapter to go on with ({WEIGHTS} is missing): it was trained in full, or by an "
             "older keel. Delete that folder and run the same command again to make it anew."
         )
-    record = json.loads((artifact.path / RECORD).read_text(encoding="utf-8"))
-    if record["base"] != base:
+    try:
+        record = json.loads((artifact.path / RECORD).read_text(encoding="utf-8"))
+        lora, made_on = LoraConfig(**record["lora"]), record["base"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{artifact.path / RECORD} is damaged ({error}). Delete {artifact.path.name} and run the same command "
+            "again to make it anew."
+        ) from error
+    if made_on != base:
         raise ArtifactError(
             f"{artifact.path} is an adapter of other weights than those of this policy. Train both on the same SFT "
             "policy, or set ppo.layout to separate."
         )
     tensors = load_tensors(artifact.path / WEIGHTS)
     head = tensors.pop(HEAD, None)
-    return SavedRole(tensors=tensors, lora=LoraConfig(**record["lora"]), base=record["base"], head=head)
+    return SavedRole(tensors=tensors, lora=lora, base=base, head=head)
 
 
 def add_reward_roles(trunk: OneTrunk, members: Sequence[Artifact], base: str, config: RewardConfig) -> Scorer:
