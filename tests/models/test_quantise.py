@@ -8,8 +8,9 @@ from helpers.recipes import model_folder
 from helpers.tiny import tiny_model, tiny_tokenizer
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, MixtralConfig
 
 from keel.batch.collate import EncodedResponse, token_batch
 from keel.batch.pack import pack
@@ -221,9 +222,24 @@ def test_reward_models_train_adapters_over_four_bits_and_are_saved_whole(form, f
 
 def test_a_damaged_adapter_is_named(folder, tmp_path):
     save_adapter(moved(add_lora(quantised(folder), RANK)), tmp_path)
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"torn")
-    with pytest.raises(ArtifactError, match=r"adapter of a finished stage cannot be read"):
-        quantised(folder, adapter=tmp_path)
+    weights, settings = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    whole, config = load_file(weights), settings.read_text()
+    some = next(name for name in whole if ".lora_B." in name)
+
+    def refused(says: str) -> None:
+        with pytest.raises(ArtifactError, match=rf"{says}.*Delete that stage's artifact"):
+            quantised(folder, adapter=tmp_path)
+
+    for text in ("{", "[]", "{}", '{"lora_alpha": 4, "r": 0}'):
+        settings.write_text(text)
+        refused("adapter of a finished stage cannot be read")
+    settings.write_text(config)
+    save_file({name: tensor for name, tensor in whole.items() if name != some}, weights)
+    refused("adapter of a finished stage cannot be read .*lora_B")
+    save_file({name.replace("layers.0.", "layers.9."): tensor for name, tensor in whole.items()}, weights)
+    refused(r"changes model\.layers\.9\..*which this model does not hold in 4 bits")
+    weights.write_bytes(b"torn")
+    refused("adapter of a finished stage cannot be read")
 
 
 def test_without_the_library_one_error_names_the_setting_and_the_command(folder, monkeypatch):
@@ -237,17 +253,23 @@ def test_a_model_in_full_precision_is_not_quantised():
     assert not is_quantised(add_lora(tiny_model(), RANK))
 
 
-def test_a_model_whose_experts_cannot_be_quantised_is_refused():
-    config = MixtralConfig(
-        vocab_size=112,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
+SHAPE = {"vocab_size": 112, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            MixtralConfig(**SHAPE, intermediate_size=64, num_key_value_heads=2, num_local_experts=4),
+            r"only 11% of the layers of MixtralModel can be held in 4 bits; mlp\.experts\.gate_up_proj, "
+            r"mlp\.experts\.down_proj, mlp\.gate\.weight are no linear layers",
+        ),
+        (GPT2Config(**SHAPE, bos_token_id=1, eos_token_id=2), r"only 0% of the layers of GPT2Model.*mlp\.c_fc\.weight"),
+    ],
+    ids=["mixtral", "gpt2"],
+)
+def test_a_model_of_which_little_can_be_quantised_is_refused(config, says):
     from keel.models.quantise import quantise  # needs the library
 
-    with pytest.raises(ArtifactError, match=r"only \d+% of the layers of MixtralModel.*is no linear layer.*bfloat16"):
+    with pytest.raises(ArtifactError, match=rf"{says}.*Leave model\.quantise out.*bfloat16"):
         quantise(AutoModelForCausalLM.from_config(config), double=False, device=torch.device("cpu"))

@@ -1,5 +1,6 @@
 """Whole runs that save memory: the same bits where nothing changes but memory, and no trained step lost elsewhere."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,20 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return model(input_ids=IDS).logits
 
 
-def test_a_policy_that_adapters_trained_is_not_quantised_again(tmp_path):
-    place = Workplace(tmp_path)
-    ran = place.run(sft={"lora": LORA}, reward=None, ppo=None, evaluate=None)
-    trained = str(ran.artifact("sft").path / "model")
-    with pytest.raises(ConfigError, match=r"round nearly all of that away.*one recipe"):
-        place.run(model={"path": trained, "quantise": "4bit"}, sft={"lora": LORA}, reward=None, ppo=None, evaluate=None)
+def test_a_policy_that_was_trained_in_four_bits_is_not_quantised_again(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra `quant` is not installed")
+    place, only = Workplace(tmp_path), {"sft": {"lora": LORA}, "reward": None, "ppo": None, "evaluate": None}
+    model = {"path": str(tmp_path / "model"), "quantise": "4bit"}
+    trained = place.run(to="first", model=model, **only).artifact("sft").path / "model"
+    moved = trained.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"round nearly all of that training away.*one recipe"):
+        place.run(to="second", model={**model, "path": str(moved)}, **only)
+    place.run(to="second", model={"path": str(moved)}, **only)
+
+
+def test_a_policy_that_adapters_trained_in_full_precision_may_be_quantised(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra `quant` is not installed")
+    place, only = Workplace(tmp_path), {"sft": {"lora": LORA}, "reward": None, "ppo": None, "evaluate": None}
+    trained = place.run(to="first", **only).artifact("sft").path / "model"
+    ran = place.run(to="second", model={"path": str(trained), "quantise": "4bit"}, **only)
+    assert math.isfinite(ran.stages["sft"]["perplexity"])

@@ -6,7 +6,7 @@ from keel.core.errors import ConfigError
 
 QUANT = "bitsandbytes"
 QUANTISED = "keel_quantised"
-"""Attribute of a trunk whose weights are held in 4 bits."""
+"""Attribute of a trunk whose weights are held in 4 bits, and of the config of a model folded out of them."""
 
 
 def require_bitsandbytes(setting: str) -> None:

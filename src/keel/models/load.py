@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from keel.core.errors import ArtifactError, ConfigError, TrainingError
-from keel.models.extras import require_bitsandbytes
+from keel.models.extras import QUANTISED, require_bitsandbytes
 from keel.models.packed import transformer, verify_packed
 from keel.models.recompute import recompute_layers
 
@@ -118,12 +118,20 @@ def context_length(model: nn.Module) -> int | None:
 
 def context_length_of(path: str | Path, trust_remote_code: bool = False) -> int | None:
     """`context_length` of a model folder or hub name, from its config.json alone."""
+    return getattr(_config_of(path, trust_remote_code).get_text_config(), "max_position_embeddings", None)
+
+
+def was_quantised(path: str | Path, trust_remote_code: bool = False) -> bool:
+    """Whether these weights, in full precision, were folded out of 4 bits by `adapters.merged`."""
+    return getattr(_config_of(path, trust_remote_code), QUANTISED, False)
+
+
+def _config_of(path: str | Path, trust_remote_code: bool) -> Any:
     check_folder(path)
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except UNREADABLE as error:
         raise ArtifactError(_unreadable(path, error)) from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def freeze_embeddings(model: nn.Module) -> None:

@@ -80,28 +80,28 @@ def quantise(model: Any, *, double: bool, device: torch.device) -> Any:
     Weights that are not needed any more are freed layer by layer.
     """
     trunk = model.base_model
+    _require_linear(trunk)
     for name, module in list(trunk.named_modules()):
         if isinstance(module, nn.Linear):
             trunk.set_submodule(name, QuantisedLinear(module, double=double, device=device))
-    _refuse_half_done(trunk)
     setattr(trunk, QUANTISED, True)
     return model.to(device).requires_grad_(False)
 
 
-def _refuse_half_done(trunk: nn.Module) -> None:
-    """ArtifactError where much of the layers is held in parameters that are no linear layer, such as experts."""
-    done = sum(m.in_features * m.out_features for m in trunk.modules() if isinstance(m, QuantisedLinear))
-    left = {
-        name: p.numel()
-        for name, p in decoder_layers(trunk)[1].named_parameters()
-        if p.dim() > 1 and not isinstance(p, Params4bit)
-    }
-    if done < LEAST_SHARE * (done + sum(left.values())):
-        share = done / (done + sum(left.values()))
+def _require_linear(trunk: nn.Module) -> None:
+    """ArtifactError where much of the decoder layers is held in parameters of no linear layer, such as experts."""
+    layers = decoder_layers(trunk)[1]
+    linear = {id(module.weight) for module in layers.modules() if isinstance(module, nn.Linear)}
+    weights = {name: p for name, p in layers.named_parameters() if p.dim() > 1}
+    left = {name: p.numel() for name, p in weights.items() if id(p) not in linear}
+    share = 1.0 - sum(left.values()) / sum(p.numel() for p in weights.values())
+    if share < LEAST_SHARE:
+        largest = sorted(left, key=left.__getitem__, reverse=True)
+        examples = list(dict.fromkeys(name.partition(".")[2] for name in largest))[:3]  # without the layer's number
         raise ArtifactError(
-            f"model.quantise: only {share:.0%} of the layers of {type(trunk).__name__} could be held in 4 bits; "
-            f"{max(left, key=left.__getitem__)}, for one, is no linear layer (experts of a mixture often are not). "
-            "Leave model.quantise out, and save memory with model.dtype: bfloat16 and model.gradient_checkpointing."
+            f"model.quantise: only {share:.0%} of the layers of {type(trunk).__name__} can be held in 4 bits; "
+            f"{', '.join(examples)} are no linear layers (experts of a mixture often are not). Leave model.quantise "
+            "out, and save memory with model.dtype: bfloat16 and model.gradient_checkpointing."
         )
 
 
@@ -129,6 +129,7 @@ def merged(model: nn.Module) -> nn.Module:
         plain.bias = layer.bias
         inner.set_submodule(name, plain)
     delattr(inner.base_model, QUANTISED)
+    setattr(inner.config, QUANTISED, True)  # for `was_quantised`
     for trace in ("peft_config", "_hf_peft_config_loaded"):  # of the adapters, on the model that they were put into
         if trace in vars(inner):
             delattr(inner, trace)
@@ -141,16 +142,20 @@ def carry(model: nn.Module, folder: Path) -> None:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         tensors, scale = load_file(folder / WEIGHTS), settings["lora_alpha"] / settings["r"]
         pairs = {key: tensors[key.replace(".lora_A.", ".lora_B.")] for key in tensors if key.endswith(".lora_A.weight")}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder}: the adapter of a finished stage cannot be read ({error}). Delete that stage's artifact and run "
             "the recipe again."
         ) from error
+    modules = dict(model.named_modules())
     for key, carried_b in pairs.items():
         name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-        layer = model.get_submodule(name)
+        layer = modules.get(name)
         if not isinstance(layer, QuantisedLinear):
-            raise ArtifactError(f"{folder}: the adapter changes {name}, which is not held in 4 bits.")
+            raise ArtifactError(
+                f"{folder}: the adapter changes {name}, which this model does not hold in 4 bits. Delete that stage's "
+                "artifact and run the recipe again."
+            )
         device = layer.weight.device
         layer.carried_a = tensors[key].to(device)
         layer.carried_b = carried_b.to(device) * scale

@@ -11,7 +11,7 @@ from keel.core.config import digest
 from keel.core.errors import ConfigError, TrainingError
 from keel.core.files import tree_sha256
 from keel.models.adapters import is_adapted, merged, save_adapter
-from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm
+from keel.models.load import load_causal_lm, load_tokenizer, save_causal_lm, was_quantised
 from keel.models.packed import outputs_finite
 from keel.models.settings import ModelConfig
 
@@ -34,11 +34,11 @@ class PolicyFiles:
     def of_model(cls, config: ModelConfig) -> "PolicyFiles":
         """The model that the recipe starts from."""
         local = Path(config.path)
-        if config.quantise and (local.parent / ADAPTER).is_dir():
+        if config.quantise and was_quantised(config.path, config.trust_remote_code):
             raise ConfigError(
-                f"model.path {config.path} is a policy that adapters have trained (they lie beside it in {ADAPTER}/), "
-                "and model.quantise would round nearly all of that away. Put the stages into one recipe that starts "
-                "from the original model, where adapters are carried beside the 4 bits, or leave model.quantise out."
+                f"{config.path} was trained with model.quantise, which would round nearly all of that training away if "
+                "it quantised it again. Put the stages into one recipe that starts from the original model, where "
+                "adapters are carried beside the 4 bits, or leave model.quantise out."
             )
         content = tree_sha256(local) if local.is_dir() else config.path
         reading = {
