@@ -5,7 +5,7 @@ import torch
 from helpers.tiny import ARCHITECTURES, VOCAB_SIZE, tiny_model
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from keel.core.errors import ArtifactError, ConfigError
 from keel.models.adapters import add_lora, is_adapted, merged, reference_mode, save_adapter
@@ -88,6 +88,13 @@ def test_targets_can_be_the_attention_or_named_modules():
 def test_unknown_targets_are_named_beside_the_known_ones():
     with pytest.raises(ConfigError, match=r"names lm_head, .* it has down_proj, gate_proj"):
         add_lora(tiny_model(), LoraConfig(targets=("q_proj", "lm_head")))
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "attention"])
+def test_a_model_without_linear_layers_is_refused(targets):
+    config = GPT2Config(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2)
+    with pytest.raises(ConfigError, match=r"GPT2LMHeadModel has no linear layers below.*Leave lora out"):
+        add_lora(AutoModelForCausalLM.from_config(config), LoraConfig(targets=targets))
 
 
 def test_an_output_layer_that_is_not_plain_is_refused():

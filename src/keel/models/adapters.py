@@ -144,6 +144,11 @@ def _targets(model: Any, config: LoraConfig) -> str | list[str]:
         for name, module in trunk.named_modules()
         if isinstance(module, nn.Linear | LoraLayer) and not name.startswith(adapted)
     ]
+    if not linear and isinstance(config.targets, str):
+        raise ConfigError(
+            f"lora: {type(model).__name__} has no linear layers below its output layer, which adapters could change "
+            "(GPT-2's are of another kind). Leave lora out and train all weights, or choose another model."
+        )
     if config.targets == "attention":
         owners = {name: type(trunk.get_submodule(name.rpartition(".")[0])).__name__ for name in linear}
         return sorted({name.rpartition(".")[2] for name, owner in owners.items() if "Attention" in owner})

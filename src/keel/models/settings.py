@@ -44,4 +44,5 @@ class LoraConfig(Config):
     """How many of the last layers are adapted; null adapts all. In RL the layers below then run once a rollout, for all
     roles and epochs (ppo.layout: one_trunk)."""
     targets: Literal["all-linear", "attention"] | tuple[str, ...] = "all-linear"
-    """Which layers are adapted: all linear layers but the output layer, those of the attention, or names of modules."""
+    """Which layers are adapted: all linear layers but the output layer, those of the attention, or names of modules.
+    Experts of a mixture that are held in one tensor are no linear layers and stay as they are."""
