@@ -64,6 +64,10 @@ def test_methods_that_compare_samples_need_two(algorithm):
     [
         (["prefer={}"], "prefer needs data.comparisons"),
         (
+            ["prefer={lora: {dropout: 0.1}}", "data.comparisons.path=c.jsonl"],
+            "which dropout would disturb, so it is not applied there. Leave it out",
+        ),
+        (
             ["prefer={}", "data.comparisons.path=c.jsonl", "ppo={rewards: [{name: r, python: r.py:r}]}"],
             "prefer and ppo would both train the policy. Keep one",
         ),

@@ -1,5 +1,6 @@
 """Policy, reference, reward model and critic on one set of weights: the same run, from less."""
 
+import json
 from typing import Any
 
 import pytest
@@ -54,6 +55,13 @@ def test_the_policy_can_be_gone_on_with(place):
     assert len(saved.tensors) == 14
     with pytest.raises(ArtifactError, match=r"other weights.*layout to separate"):
         read_role(policy, "another")
+    record = policy.path / "role.json"
+    whole = record.read_text()
+    for text in ("{", "[]", "{}", json.dumps({"base": sft, "lora": {"rank": 0}})):
+        record.write_text(text)
+        with pytest.raises(ArtifactError, match=r"(?s)role\.json is damaged.*run the same command"):
+            read_role(policy, sft)
+    record.write_text(whole)
     with pytest.raises(ArtifactError, match="holds no adapter to go on with"):
         read_role(load_artifact(ran.artifact("sft").path), sft)
 

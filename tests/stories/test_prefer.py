@@ -142,6 +142,7 @@ def test_training_that_only_harms_keeps_the_weights_from_before(place):
     (verdict,) = [e for e in ran.events("verdict") if e["level"] == "act"]
     assert verdict["rule"] == "nothing_gained"
     assert "prefer.optim.learning_rate" in verdict["remedy"]
+    assert "beta" not in verdict["remedy"], "a smaller one makes the loss small, not the policy better"
 
 
 def test_shared_votes_become_soft_targets(place):

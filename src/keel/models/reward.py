@@ -188,9 +188,11 @@ class RewardModel(nn.Module):
         weight = classifier.score.weight
         network, reference = classifier.base_model, None
         if record["form"] != "head":
-            network = _as_causal_lm(classifier, Path(folder) / OUTPUT_LAYER)
+            network = _as_causal_lm(classifier, Path(folder) / OUTPUT_LAYER, trust_remote_code=trust_remote_code)
             name = str(network.dtype).removeprefix("torch.")
-            reference = load_causal_lm(Path(folder) / REFERENCE, name, device=device, verify=False)
+            reference = load_causal_lm(
+                Path(folder) / REFERENCE, name, device=device, trust_remote_code=trust_remote_code, verify=False
+            )
         network = network.to(resolve_device(device)).eval()
         if gradient_checkpointing:
             recompute_layers(network.base_model)
@@ -247,10 +249,10 @@ def _load_classifier(folder: Path | str, *, trust_remote_code: bool) -> Any:
     return model
 
 
-def _as_causal_lm(classifier: Any, output_layer: Path) -> Any:
+def _as_causal_lm(classifier: Any, output_layer: Path, *, trust_remote_code: bool) -> Any:
     """The classifier's trunk below an output layer: the one in the file, else the embedding."""
     with torch.device("meta"):
-        causal: Any = AutoModelForCausalLM.from_config(classifier.config)
+        causal: Any = AutoModelForCausalLM.from_config(classifier.config, trust_remote_code=trust_remote_code)
     setattr(causal, causal.base_model_prefix, classifier.base_model)
     causal.config = classifier.config
     layer = causal.get_output_embeddings()
