@@ -23,6 +23,10 @@ class Verdict:
     figures: dict[str, Figure] = field(default_factory=dict)
     remedy: str = ""
     """What to do; empty when nothing needs doing."""
+    cause: str = ""
+    """What brings such figures about, in plain words; empty where the message says it."""
+    confidence: float | None = None
+    """How sure the rule is of what it says, in [0, 1]; None where it only reads a line."""
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
