@@ -192,6 +192,7 @@ class Aligner:
         figures["objective"] = figures["reward_mean"] - self.config.kl.initial * figures["kl_nats_per_sequence"]
         kept = {k: v for k, v in figures.items() if not k.startswith("seconds")}
         self.context.event("evaluated", step=step, round=self.task.round, score=kept["score_mean"], **kept)
+        self.context.run.observe(self.context.name, step, "evaluated", judged)
         if show:
             self.context.event("samples", step=step, round=self.task.round, samples=shown(judged))
         return figures
@@ -270,6 +271,7 @@ class Aligner:
         self.context.event(
             "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
         )
+        self.context.run.observe(self.context.name, step, "step", judged)
         self.rewards.append(figures["reward_mean"])
         verdict = kl_ladder(
             figures["kl_nats_per_token"],

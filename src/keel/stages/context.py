@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -30,10 +30,21 @@ from keel.monitor.rates import learning_rate
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Verdict
 from keel.train.resume import Checkpoints
+from keel.train.rollout import Judged
 from keel.train.settings import OptimConfig
 
 ATTEMPT = {"stage_started", "resumed", "records"}
 """Events that belong to one attempt at a stage rather than to its result."""
+
+
+class Observer(Protocol):
+    """Someone who looks on: sees every judged rollout and held-out evaluation of RL, and can change nothing."""
+
+    def __call__(self, stage: str, step: int, kind: Literal["step", "evaluated"], judged: Judged, /) -> None: ...
+
+
+def unobserved(stage: str, step: int, kind: Literal["step", "evaluated"], judged: Judged, /) -> None:
+    """Nobody looks on."""
 
 
 @dataclass
@@ -48,6 +59,7 @@ class Run:
     recipe_folder: Path
     """Relative paths of a recipe start here."""
     thresholds: Thresholds = DEFAULT
+    observe: Observer = unobserved
     reused: list[str] = field(default_factory=list)
     last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -131,6 +143,8 @@ class Run:
             message=verdict.message,
             figures=verdict.figures,
             remedy=verdict.remedy,
+            cause=verdict.cause,
+            confidence=verdict.confidence,
         )
         if verdict.level != "ok":
             self.progress.say(f"{stage}: {verdict.message} {verdict.remedy}".strip())

@@ -20,7 +20,7 @@ from keel.data.split import split
 from keel.models.extras import require_bitsandbytes
 from keel.models.load import context_length_of
 from keel.report.html import write_report
-from keel.stages.context import Run, available_cores
+from keel.stages.context import Observer, Run, available_cores, unobserved
 from keel.stages.encode import encode_demonstrations, encode_prompts, fitting
 from keel.stages.evaluate import Preference, evaluate_policy
 from keel.stages.functions import function_identity, load_function
@@ -52,8 +52,11 @@ def run(
     *,
     only: str | None = None,
     recipe_folder: Path = Path(),
+    observe: Observer = unobserved,
 ) -> dict[str, Any]:
     """Run a recipe in `directory` up to and including the stage `only` (None: all), and return the summary.
+
+    `observe` sees every rollout of RL; what it learns stays with it.
 
     Finished stages are reused, an interrupted one resumes from its last checkpoint. Raises ArtifactError when another
     process works in the folder.
@@ -72,6 +75,7 @@ def run(
             checkpoint_every_seconds=recipe.checkpoint.every_seconds,
             recipe_folder=recipe_folder,
             thresholds=recipe.thresholds,
+            observe=observe,
         )
         begun = time.monotonic()
         try:
