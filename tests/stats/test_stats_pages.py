@@ -1,4 +1,4 @@
-"""The pages on agreement and on baselines print what they show."""
+"""The pages on agreement, on baselines and on signals print what they show."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["agreement.md", "reward-model-baselines.md"])
+@pytest.mark.parametrize("page", ["agreement.md", "reward-model-baselines.md", "signals.md"])
 def test_every_code_block_prints_what_the_page_shows(page):
     blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
     assert blocks

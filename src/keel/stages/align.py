@@ -30,13 +30,13 @@ from keel.stages.context import StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import RLConfig
 from keel.stages.roles import read_role, write_role
-from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
 from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights, load_tensors, restore_module, save_module
 from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
+from keel.train.signals import signals
 from keel.train.step import Metrics
 
 CRITIC = "critic.safetensors"
@@ -187,7 +187,7 @@ class Aligner:
         judged = self.source.rollout(
             self.task.held_out, derive(self.context.seed, "held out"), samples=1, observe=False
         )
-        figures = {**judged.figures(), **diversity_figures(judged)}
+        figures = {**judged.figures(), **signals(judged, self.judge.coverage)}
         # At the first coefficient, so that a coefficient that moves does not change what counts as better.
         figures["objective"] = figures["reward_mean"] - self.config.kl.initial * figures["kl_nats_per_sequence"]
         kept = {k: v for k, v in figures.items() if not k.startswith("seconds")}
@@ -259,7 +259,9 @@ class Aligner:
         judged = self.source.last
         if judged is None:
             raise RuntimeError("an update was reported before any rollout")
-        figures = {**judged.figures(), **diversity_figures(judged), **metrics, "kl_coef": self.kl.coefficient}
+        begun = time.perf_counter()
+        figures = {**judged.figures(), **signals(judged, self.judge.coverage), **metrics}
+        figures |= {"kl_coef": self.kl.coefficient, "seconds_signals": time.perf_counter() - begun}
         clipped = figures["clipped_score_share"] = self.judge.clipped_share
         now = time.perf_counter()
         spent, self.clock = now - self.clock, now
@@ -343,20 +345,6 @@ def clipping_verdict(share: float) -> Verdict:
         "Python functions and foreign reward models bring no mean and spread: set ppo.shaping.normalise to running, or "
         "raise ppo.shaping.clip.",
     )
-
-
-def diversity_figures(judged: Judged) -> dict[str, float]:
-    """How different the responses are, and how unsure the policy was of its own tokens.
-
-    `entropy_nats_sampled` is the mean of -log pi over sampled tokens, an unbiased estimate of the entropy per token.
-    """
-    batch = judged.rollout
-    pieces = [piece.tolist() for piece in batch.response_tokens.split(batch.response_lengths.tolist())]
-    return {
-        "distinct_2": distinct_n(pieces, 2),
-        "unique_share": unique_share([tuple(piece) for piece in pieces]),
-        "entropy_nats_sampled": float(-batch.logprobs.mean()),
-    }
 
 
 def shown(judged: Judged) -> list[dict[str, Any]]:

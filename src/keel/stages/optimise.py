@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from keel.core.artifacts import Artifact
@@ -11,6 +12,7 @@ from keel.core.seed import generator
 from keel.data.records import Comparison
 from keel.stages.align import Aligner, AlignTask
 from keel.stages.context import Run
+from keel.stages.coverage import joined, read_coverage
 from keel.stages.encode import encode_prompts, fitting
 from keel.stages.functions import function_identity, load_function
 from keel.stages.gate import best_of_n
@@ -32,6 +34,7 @@ from keel.stages.reward import (
 )
 from keel.stages.roles import add_reward_roles
 from keel.stages.summary import Made
+from keel.stats.coverage import Coverage
 from keel.train.judge import FunctionScorer, Judge, Scorer
 from keel.train.one_trunk import OneTrunk
 from keel.train.rollout import EncodedPrompt
@@ -143,6 +146,10 @@ class RewardModels:
         self.refuse_unfit()
         return load_scorer(self.config, self.members, self.recipe.model, self.config.micro_batch_tokens)
 
+    def coverage(self) -> Coverage | None:
+        """What the members were trained on."""
+        return joined([read_coverage(member.path) for member in self.members])
+
 
 @dataclass
 class Optimisation:
@@ -249,6 +256,7 @@ class Optimisation:
     def judge(self, rewards: RewardModels | None, trunk: OneTrunk | None = None) -> Judge:
         """The weighted sum that the recipe asks for; its reward model takes its place on `trunk` if there is one."""
         scorers: dict[str, tuple[float, Scorer]] = {}
+        coverages: list[Coverage | None] = []
         for part in self.config.rewards:
             if part.python is not None:
                 function = load_function(part.python, f"ppo.rewards.{part.name}", self.context.recipe_folder)
@@ -261,12 +269,19 @@ class Optimisation:
                     self.config.micro_batch_tokens,
                     self.context.thresholds,
                 )
+                coverages.append(read_coverage(Path(part.model).parent))
             elif rewards is not None:
                 scorer = rewards.scorer() if trunk is None else rewards.on(trunk)
+                coverages.append(rewards.coverage())
             else:
                 raise ConfigError(f"ppo.rewards.{part.name} names the recipe's reward model, but there is none.")
             scorers[part.name] = (part.weight, scorer)
-        return Judge(scorers=scorers, shaping=self.config.shaping, max_new_tokens=self.config.max_new_tokens)
+        return Judge(
+            scorers=scorers,
+            shaping=self.config.shaping,
+            max_new_tokens=self.config.max_new_tokens,
+            coverage=joined(coverages),
+        )
 
     def collect_first(self) -> Artifact:
         """Judged comparisons of the SFT policy's own samples."""

@@ -22,10 +22,12 @@ from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_mo
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Verdict
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
+from keel.stages.coverage import covered, write_coverage
 from keel.stages.pairs import PairSet, pair_batches
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import RewardConfig
 from keel.stages.roles import read_role, write_role
+from keel.stats.coverage import Coverage
 from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
 from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
@@ -149,7 +151,7 @@ def train_member(
     model.mean, model.std = metrics["score_mean"], max(metrics["score_std"], 1e-8)
     return StageResult(
         metrics={**metrics, "form": config.form, "training_pairs": len(data.train.pairs)},
-        write=lambda folder: write(folder, model, config, base.identity),
+        write=lambda folder: write(folder, model, config, base.identity, covered(data.train.pairs, earlier)),
     )
 
 
@@ -162,9 +164,10 @@ def go_on(model: RewardModel, earlier: Artifact, base: str) -> None:
             model.head.weight.copy_(saved.head)
 
 
-def write(folder: Path, model: RewardModel, config: RewardConfig, base: str) -> None:
+def write(folder: Path, model: RewardModel, config: RewardConfig, base: str, coverage: Coverage | None = None) -> None:
     """The model whole, for everyone; with lora its adapter too, for a refresh and for ppo.layout: one_trunk."""
     model.save(folder / MODEL)
+    write_coverage(folder, coverage)
     if config.lora is not None:
         write_role(folder, model.network, config.lora, base, model.head.weight)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +13,7 @@ from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import TrainingError
 from keel.models.reward import RewardModel
+from keel.stats.coverage import Coverage
 from keel.train.settings import ShapingConfig
 from keel.train.step import micro_batches
 
@@ -133,6 +136,8 @@ class Scores:
     raw: Tensor  # [S] weighted sum of the parts in their own units
     normalised: Tensor  # [S] weighted sum of the parts, each brought to mean 0 and spread 1 by its stored statistics
     parts: Mapping[str, Tensor]  # [S] each, unweighted, in its own unit
+    disagreement: float = nan
+    """Mean spread over the members of an ensemble, in normalised units; of several ensembles the mean, nan of none."""
 
 
 @dataclass
@@ -151,6 +156,9 @@ class Judge:
     clipped_share: float = 0.0
     """Share of the last scores that `shape` clipped."""
 
+    coverage: Coverage | None = None
+    """What the reward models were trained on; None where that is not known of each, or there is none."""
+
     def scores(self, responses: Responses) -> Scores:
         """Raises TrainingError when a scorer answers with something that is not a finite number."""
         parts = {name: scorer.score(responses) for name, (_, scorer) in self.scorers.items()}
@@ -162,6 +170,7 @@ class Judge:
                     "A reward must be a finite number for every response."
                 )
         zero = torch.zeros(responses.batch.num_responses)
+        spreads = [scorer.disagreement for _, scorer in self.scorers.values() if isinstance(scorer, EnsembleScorer)]
         return Scores(
             raw=sum((self.scorers[n][0] * v for n, v in parts.items()), zero),
             normalised=sum(
@@ -169,6 +178,7 @@ class Judge:
                 zero,
             ),
             parts=parts,
+            disagreement=fmean(spreads) if spreads else nan,
         )
 
     def shape(self, scores: Scores, responses: Responses, *, observe: bool = True) -> Tensor:
