@@ -53,7 +53,7 @@ def test_what_was_asked_is_shown_to_judges_without_a_word_on_whose_it_is(queue):
             right_finished=False,
         )
     ]
-    assert queue.question(number) == queue.pending()[0]
+    assert queue.unanswered([number], "ann") == queue.pending()
 
 
 def test_a_chat_comes_back_as_it_was_and_texts_that_no_database_holds_are_mended(queue):

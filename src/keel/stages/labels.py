@@ -87,17 +87,20 @@ def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact
 
 def ask(labeller: Labeller, pairs: Sequence[Pair]) -> list[Comparison]:
     """What the labeller says of the pairs, at most one comparison each. Raises TrainingError for any other answer."""
-    answer = labeller(pairs)
-    wanted = f"Return a list of at most one keel.data.records.Comparison a pair ({len(pairs)} here), and not none."
+    return sound(labeller(pairs), len(pairs), "rounds.labeller")
+
+
+def sound(answer: object, num_pairs: int, field: str) -> list[Comparison]:
+    """The answer of the function that the setting `field` names, if it is what a labeller returns."""
+    wanted = f"Return a list of at most one keel.data.records.Comparison a pair ({num_pairs} here), and not none."
     if not isinstance(answer, list | tuple):
-        raise TrainingError(f"rounds.labeller returned {answer!r:.80}. {wanted}")
-    if not 0 < len(answer) <= len(pairs):
-        raise TrainingError(f"rounds.labeller returned {len(answer)} comparisons for {len(pairs)} pairs. {wanted}")
+        raise TrainingError(f"{field} returned {answer!r:.80}. {wanted}")
+    if not 0 < len(answer) <= num_pairs:
+        raise TrainingError(f"{field} returned {len(answer)} comparisons for {num_pairs} pairs. {wanted}")
     for record in answer:
         if not isinstance(record, Comparison) or not 0 <= record.preference <= 1:
             raise TrainingError(
-                f"rounds.labeller returned {record!r:.200}, which is no Comparison with a preference between 0 and 1. "
-                f"{wanted}"
+                f"{field} returned {record!r:.200}, which is no Comparison with a preference between 0 and 1. {wanted}"
             )
     return list(answer)
 

@@ -143,12 +143,16 @@ class Queue:
         )
         return [_question(row) for row in rows]
 
-    def question(self, pair: int) -> Question:
-        """One pair as judges see it."""
-        rows = self._read("SELECT * FROM pairs WHERE id = :id", id=pair)
-        if not rows:
-            raise DataError(f"{self.path}: pair {pair} is not in the queue. `pending` lists those that are.")
-        return _question(rows[0])
+    def unanswered(self, pairs: Sequence[int], judge: str) -> list[Question]:
+        """Those of the pairs with these numbers that `judge` has said nothing about, by number."""
+        rows = self._read(
+            """SELECT * FROM pairs WHERE id BETWEEN :first AND :last AND NOT EXISTS (
+                SELECT 1 FROM judgments WHERE judgments.pair = pairs.id AND judgments.judge = :judge) ORDER BY id""",
+            first=min(pairs, default=0),
+            last=max(pairs, default=-1),
+            judge=judge,
+        )
+        return [_question(row) for row in rows if row["id"] in set(pairs)]
 
     def progress(self, judge: str) -> tuple[int, int]:
         """How many pairs `judge` has said something about, and how many there are to judge."""
