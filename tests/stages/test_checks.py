@@ -4,6 +4,7 @@ from math import isnan, nan
 import pytest
 
 from keel.core.errors import TrainingError
+from keel.core.seed import generator
 from keel.data.records import Comparison
 from keel.demo.judging import HelpDesk
 from keel.stages.checks import Answers, PairCheck, choices_of
@@ -192,12 +193,12 @@ def test_comparisons_may_come_in_any_order_and_either_way_round_also_where_texts
         assert getattr(question, choice) == "yes"
 
 
-def test_the_demos_panel_prefers_the_truth_to_a_shrug(check):
+def test_the_demos_panel_prefers_the_crowds_answers_to_stammering(check):
     desk = HelpDesk(0)
     questions = desk.world.eval_questions[:20]
     check = replace(check, judge=desk.label, judge_name="panel")
-    truths = [desk.world.truth(question) for question in questions]
-    asked = check.draw(4, [question.prompt for question in questions], answers(truths), answers(["No."] * 20))
+    written = [desk.world.demonstration(question, generator(0, question.text)) for question in questions]
+    asked = check.draw(4, [q.prompt for q in questions], answers(written), answers(["No. No. No. No. No."] * 20))
     assert asked.pairs == 20
     evidence = check.read(4)
     assert evidence.labels_spent == 20
