@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from keel.cli.commands import config, data, demo, run, show, version
+from keel.cli.commands import config, data, demo, run, show, version, watch
 from keel.cli.parser import Parser
 from keel.cli.render import fail, note
 from keel.core.errors import KeelError
@@ -20,6 +20,7 @@ DESCRIPTION = """Reinforcement learning from human feedback, end to end.
 
   keel demo                     see all of it happen in a few minutes, offline
   keel run recipes/NAME.yaml    fine-tune, train a reward model, optimise, evaluate
+  keel watch RUN                follow it while it goes on
   keel show RUN                 look at a run"""
 TRAIN_PACKAGES = {"torch", "transformers", "peft", "datasets", "safetensors", "tokenizers", "matplotlib", "accelerate"}
 OUTSIDE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -30,7 +31,7 @@ def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="keel", description=DESCRIPTION)
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for module in (demo, run, config, show, data, version):
+    for module in (demo, run, config, watch, show, data, version):
         module.add(commands)
     return top
 

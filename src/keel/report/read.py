@@ -66,11 +66,11 @@ def read_run(run_dir: Path) -> Run:
         reward=_reward_card(stages),
         agreement=_agreement(events, summary),
         artifacts=_artifacts(run_dir),
-        bands=_bands(text),
+        bands=kl_bands(text),
     )
 
 
-def _bands(recipe: str) -> KLBands:
+def kl_bands(recipe: str) -> KLBands:
     """The lines in force: those of the recipe where it draws its own."""
     try:
         document = yaml.safe_load(recipe)
@@ -104,10 +104,10 @@ def _read_summary(path: Path, last_event: float) -> dict[str, Any]:
 def _state(run_dir: Path, stages: Mapping[str, Stage], summary: Mapping[str, Any]) -> State:
     if summary and all(stage.finished for stage in stages.values()):
         return "finished"
-    return "running" if _is_locked(run_dir / ".lock") else "stopped"
+    return "running" if is_locked(run_dir / ".lock") else "stopped"
 
 
-def _is_locked(lock: Path) -> bool:
+def is_locked(lock: Path) -> bool:
     """Whether a process holds the lock that keel.core.files.RunLock takes on a run folder."""
     if not lock.exists():
         return False

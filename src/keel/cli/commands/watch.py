@@ -1,0 +1,161 @@
+"""`keel watch`: a run that is going on, live in the terminal."""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keel.cli.render import next_step, note, out
+from keel.core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from keel.report.watch import Watched
+
+DESCRIPTION = """Follow a run while it goes on: KL ladder, reward beside the judges' win rate, curves, alarms, samples.
+It only reads; the run does not notice. q quits, the run goes on. Without a terminal it prints a line an event."""
+EVERY_S = 1.0  # between looks at the folder
+KEY_S = 0.1  # between looks at the keyboard
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("watch", help="follow a run live in the terminal", description=DESCRIPTION)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder; it may not exist yet")
+    parser.add_argument("--once", action="store_true", help="print what there is now, all of it, and exit")
+    parser.add_argument("--json", action="store_true", help="one JSON object an event, with a summary as text")
+    parser.set_defaults(call=watch, parser=parser)
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Follow a run until it ends or somebody quits."""
+    from keel.report.watch import Watched
+
+    watched = Watched(arguments.run)
+    try:
+        if arguments.once:
+            once(watched, as_json=arguments.json)
+        elif arguments.json or not sys.stdout.isatty():
+            stream(watched, as_json=arguments.json)
+        else:
+            live(watched)
+    except KeyboardInterrupt:
+        note("")
+    if not arguments.json:
+        next_step(advice(watched))
+
+
+def advice(watched: "Watched") -> str:
+    """What to do after watching."""
+    run_dir = watched.run_dir
+    if watched.state == "running":
+        return f"the run goes on; keel watch {run_dir} looks again"
+    if watched.state == "waiting":
+        return f"start a run with keel run RECIPE.yaml --out {run_dir}"
+    if watched.troubled:
+        return f"keel diagnose {run_dir} says what went wrong; keel show {run_dir} has the figures"
+    if watched.state == "stopped":
+        return f"the command that started it resumes it; keel show {run_dir} has the figures so far"
+    return f"keel show {run_dir}, or open {run_dir / 'report.html'}"
+
+
+def once(watched: "Watched", *, as_json: bool) -> None:
+    """Everything there is now."""
+    events = watched.look()
+    if watched.state == "waiting":
+        raise ArtifactError(
+            f"{watched.run_dir}: no run has written there yet (no events.jsonl). Without --once, keel watch waits for "
+            "one to begin."
+        )
+    if as_json:
+        for event in events:
+            out(json.dumps(watched.summary(event)))
+        return
+    from rich.console import Console
+
+    from keel.report.frame import frame
+
+    console = Console(highlight=False)
+    for line in frame(watched.view(), console, console.width, None):
+        console.print(line, no_wrap=True, overflow="crop")
+
+
+def stream(watched: "Watched", *, as_json: bool) -> None:
+    """A line for each event as it comes, until the run ends."""
+    told = False
+    while True:
+        for event in watched.look():
+            out(json.dumps(watched.summary(event)) if as_json else watched.summary(event)["text"])
+        sys.stdout.flush()
+        if watched.ended:
+            return
+        if watched.state == "waiting" and not told:
+            note(f"Waiting for a run to begin in {watched.run_dir}; Ctrl-C ends the wait.")
+            told = True
+        time.sleep(EVERY_S)
+
+
+def live(watched: "Watched") -> None:
+    """A screen that is drawn again every second, and once more for good at the end."""
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from keel.report.frame import frame
+
+    console = Console(highlight=False)
+    with keyboard() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
+        looked, size = 0.0, (0, 0)
+        while True:
+            now, current = time.monotonic(), (console.width, console.height)
+            if now - looked >= EVERY_S or current != size:
+                looked, size = now, current
+                watched.look()
+                if watched.ended:
+                    break
+                waiting = watched.state == "waiting"
+                keys = "q quits; the run goes on"
+                said = (f"waiting for a run to begin in {watched.run_dir}; q quits",) if waiting else (keys,)
+                screen.update(Group(*frame(watched.view(*said), console, *size)), refresh=True)
+            if pressed(KEY_S) in ("q", "Q"):
+                break
+    if watched.state != "waiting":
+        for line in frame(watched.view(*ending(watched)), console, console.width, None):
+            console.print(line, no_wrap=True, overflow="crop")
+
+
+def ending(watched: "Watched") -> tuple[str, ...]:
+    """How the run ended, nothing while it goes on."""
+    words = {"finished": ("the run has finished",), "stopped": ("the run has stopped before its end",)}
+    return words.get(watched.state, ())
+
+
+@contextlib.contextmanager
+def keyboard() -> Iterator[Any]:
+    """A function that waits so many seconds for a key and returns it, "" where none came."""
+    import select
+
+    if not sys.stdin.isatty():
+
+        def wait(seconds: float) -> str:
+            time.sleep(seconds)
+            return ""
+
+        yield wait
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def key(seconds: float) -> str:
+        ready, _, _ = select.select([descriptor], [], [], seconds)
+        return sys.stdin.read(1) if ready else ""
+
+    try:
+        tty.setcbreak(descriptor)
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
