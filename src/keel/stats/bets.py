@@ -38,10 +38,9 @@ def two_sided() -> Floats:
     return np.array([NormalDist().inv_cdf((k + 0.5) / NUM_BETS) for k in range(NUM_BETS)])
 
 
-@lru_cache(maxsize=1)
 def one_sided() -> Floats:
-    """The positive half of the same prior."""
-    return np.array([NormalDist().inv_cdf(0.5 + (k + 0.5) / (2 * NUM_BETS)) for k in range(NUM_BETS)])
+    """The positive half of the same bets."""
+    return two_sided()[NUM_BETS // 2 :]
 
 
 def log_sum(logs: Floats) -> Floats:

@@ -14,12 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from keel.core.errors import DataError
 from keel.stats.arrays import Floats
-from keel.stats.bets import NUM_BETS, log_gains, log_sum, log_wealth, one_sided, two_sided, verdicts_of
+from keel.stats.bets import log_gains, log_sum, log_wealth, one_sided, two_sided, verdicts_of
 
-MIN_SIDE = 10
+MIN_SIDE = 20
+"""Verdicts asked for on either side of a comparison: with fewer, rates near 0 or 1 are too far from normal."""
 MAX_BATCHES = 24
+"""Beyond, the oldest batches are taken as one."""
 _HALVINGS = 45
-_LEVELS = np.linspace(0.0, 1.0, 201)
+_LEVELS = np.linspace(0.0, 1.0, 101)
 
 
 def confidence_sequence(values: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Floats]:
@@ -77,9 +79,9 @@ class Drop:
     """Whether the newest batches fell below an earlier level by more than a margin."""
 
     log_evidence: float = 0.0
-    """Log of an e-process: no assumption but the order, for any number of looks. An alarm at >= log(1 / alpha)."""
+    """Log of an e-process, at least 0; an alarm at >= log(1 / alpha). Valid for any number of looks."""
     p_value: float = 1.0
-    """Calibrated for all looks up to the horizon together; sees a fall sooner. An alarm at <= alpha."""
+    """For all looks up to the horizon together; an alarm at <= alpha. Sees a fall sooner."""
     before: float = nan
     """Mean verdict of the reference batches."""
     after: float = nan
@@ -92,27 +94,32 @@ def drop_evidence(batches: Sequence[ArrayLike], margin: float = 0.0, horizon: in
     """Whether the win rate has fallen by more than `margin` from an earlier level; batches in order, oldest first.
 
     Every stretch of batches r..s is compared with all that came after it, s+1..t; to have picked the best reference is
-    paid for, in two ways.
+    paid for, in two ways. Neither is hurt by a rate that rises. Call it after every batch.
 
     - `p_value`: the largest z over all (r, s), against the law of its largest value over all (r, s) and all looks
-      t <= `horizon` for a constant win rate (sums of normal variables of the same batch sizes, simulated; verdicts of
-      few sorts are near enough normal when either side holds 10 or more, which is asked). Call it after every batch.
+      t <= `horizon` while the rate is constant (sums of normal variables for batches of the same sizes, simulated with
+      a fixed seed). P(p <= alpha at any look up to the horizon) is alpha to the accuracy of that approximation.
+      Batches beyond the horizon move it along: set it to the batches the budget allows.
     - `log_evidence`: for each (r, s) the smallest, over a common level m, of the wealth of bets that r..s lies above m
-      times that of bets that s+1..t lies below m - margin; averaged over (r, s) with weights that sum to 1.
+      times that of bets that s+1..t lies below m - margin; averaged over (r, s) with weights that sum to 1. An
+      e-process, so P(log_evidence >= log(1 / alpha) ever) <= alpha without approximation, and slower.
 
-    Both hold where the rate rises. Measured with batches of 20: see docs and tests for false alarms and delay.
+    Measured with 10 batches of 20, alpha .05 (20,000 streams; evidence: 150). False alarms in a stream at rates .5,
+    .65, .8, .9, .95: p .048, .047, .048, .049, .043; evidence below .01. Twenty batches of 10: .051 to .057. A fall
+    from .70 to .45 after 5 batches is seen within 20, 40, 60, 80, 100 verdicts by p in .28, .53, .69, .78, .84 of
+    streams (evidence .05, .16, .27, .37, .47); from .75 to .35 after 4, .69, .93, .98 (half within 20 verdicts).
     """
     rows = [verdicts_of(batch) for batch in batches]
     rows = [(index, row) for index, row in enumerate(rows) if row.size]
-    if len(rows) > MAX_BATCHES:
+    surplus = max(0, len(rows) - MAX_BATCHES)
+    if surplus:
         # The oldest become one: the number of pairs to compare stays small.
-        surplus = len(rows) - MAX_BATCHES
         rows = [(0, np.concatenate([row for _, row in rows[: surplus + 1]])), *rows[surplus + 1 :]]
     if len(rows) < 2:
         return Drop()
     counts = np.array([row.size for _, row in rows], dtype=np.float64)
     best = _largest_z([row for _, row in rows], counts, margin)
-    evidence = _drop_wealth([row for _, row in rows], margin)
+    evidence = _drop_wealth([row for _, row in rows], margin, surplus)
     if best is None:
         return Drop(log_evidence=evidence)
     z, before, after, split = best
@@ -134,36 +141,37 @@ def _largest_z(rows: list[Floats], counts: Floats, margin: float) -> tuple[float
     first, split, n_before, n_after = first[usable], split[usable], n_before[usable], n_after[usable]
     n = n_before + n_after
     mean = (sums[-1] - sums[first]) / n
-    # One more verdict of the largest variance keeps a stretch of equal verdicts from being taken for certain.
-    variance = (squares[-1] - squares[first] - n * mean**2 + 0.25) / (n + 1)
+    # Two more verdicts of the largest variance: a stretch of equal verdicts is not certain, and false alarms stay rare.
+    variance = (squares[-1] - squares[first] - n * mean**2 + 0.5) / (n + 2)
     before, after = (sums[split] - sums[first]) / n_before, (sums[-1] - sums[split]) / n_after
     z = (before - after - margin) / np.sqrt(variance * (1 / n_before + 1 / n_after))
     best = int(np.argmax(z))
     return float(z[best]), float(before[best]), float(after[best]), int(split[best])
 
 
-def _drop_wealth(rows: list[Floats], margin: float) -> float:
-    """Log of the average, over references (r, s), of the wealth against "no lower than the reference - margin"."""
+def _drop_wealth(rows: list[Floats], margin: float, surplus: int) -> float:
+    """Log of the average, over references (r, s), of the wealth against "no lower than the reference - margin".
+
+    `surplus` is how many batches the first row holds besides its own.
+    """
     odds = one_sided()
-    start = np.zeros((1, NUM_BETS))
+    start = np.zeros((1, len(odds)))
     up = np.r_[start, [log_gains(row, odds)[0][-1] for row in rows]].cumsum(axis=0)
     down = np.r_[start, [log_gains(row, -odds)[0][-1] for row in rows]].cumsum(axis=0)
     sizes = np.r_[0.0, np.cumsum([row.size for row in rows])]
-    floors = np.clip(_LEVELS - margin, 0, 1)
-
-    def wealth(gain: Floats, count: float, levels: Floats, bets: Floats) -> Floats:
-        return log_wealth(np.broadcast_to(gain, (len(levels), NUM_BETS)), np.full(len(levels), count), levels, bets)
-
+    cost_up = np.log1p(np.outer(_LEVELS, np.expm1(odds)))
+    cost_down = np.log1p(np.outer(np.clip(_LEVELS - margin, 0, 1), np.expm1(-odds)))
     logs = []
     for split in range(1, len(rows)):
-        after = wealth(down[-1] - down[split], sizes[-1] - sizes[split], floors, -odds)
+        after = log_sum(down[-1] - down[split] - (sizes[-1] - sizes[split]) * cost_down)
+        held = (sizes[split] - sizes[:split])[:, None, None]
+        before = log_sum((up[split] - up[:split])[:, None] - held * cost_up)
+        # Both are log-convex in the level, so the grid's smallest value is the true one to 0.02 nats.
+        smallest = (before + after).min(axis=1) - 2 * log(len(odds))
         # Weights 3 / ((s + 2)(s + 3)) over splits s, even over the s references: they sum to 1 however many may come.
-        weight = log(3 / ((split + 2) * (split + 3) * split))
-        for first in range(split):
-            before = wealth(up[split] - up[first], sizes[split] - sizes[first], _LEVELS, odds)
-            # Both are log-convex in the level, so the grid's minimum is the true one to 0.01 nats.
-            logs.append(float((before + after).min()) + weight)
-    return max(0.0, float(log_sum(np.array(logs))))
+        s = split + surplus
+        logs.append(smallest + log(3 / ((s + 2) * (s + 3) * s)))
+    return max(0.0, float(log_sum(np.concatenate(logs))))
 
 
 def _pairs(num_batches: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
