@@ -1,6 +1,7 @@
 """The command line: `keel COMMAND`, one module of `keel.cli.commands` each.
 
-Exit status 0; 2 with one message for everything that keel can explain; 130 when interrupted.
+Exit status 0; 1 where `keel diagnose --fail-on` found something; 2 with one message for everything that keel can
+explain; 130 when interrupted.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from keel.cli.commands import config, data, demo, run, show, version, watch
+from keel.cli.commands import config, data, demo, diagnose, run, show, version, watch
 from keel.cli.parser import Parser
 from keel.cli.render import fail, note
 from keel.core.errors import KeelError
@@ -31,7 +32,7 @@ def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="keel", description=DESCRIPTION)
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for module in (demo, run, config, watch, show, data, version):
+    for module in (demo, run, config, watch, show, diagnose, data, version):
         module.add(commands)
     return top
 

@@ -1,0 +1,116 @@
+"""keel's own run folder as a log: every round of RL a stage, and what the rules said while it ran."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keel.core.errors import ArtifactError
+from keel.core.events import Event, read_events
+from keel.diagnose.dialect import Kind
+from keel.diagnose.log import Log, Stage
+from keel.monitor.history import History
+from keel.monitor.verdict import LEVELS, Verdict
+
+KINDS: dict[str, Kind] = {"sft": "sft", "reward": "reward", "prefer": "preference", "ppo": "rl"}
+SETTINGS = {"sft": "keel-sft", "reward": "keel-reward", "prefer": "keel-prefer", "ppo": "keel-ppo"}
+EVENTS = "events.jsonl"
+SHARED_BY = {"data": "reward", "best of": "reward"}
+"""Stages without figures of their own whose verdicts belong to another: labels and best-of-n judge the reward model."""
+
+
+def keel_run_at(path: Path) -> Path | None:
+    """The run folder, if `path` is one or is its events.jsonl."""
+    if path.is_file() and path.name == EVENTS:
+        return path.parent
+    return path if (path / EVENTS).is_file() else None
+
+
+def read_keel_run(folder: Path) -> Log:
+    events = read_events(folder / EVENTS)
+    if not events:
+        raise ArtifactError(f"{folder / EVENTS} is empty: the run has logged nothing yet.")
+    trained = list(dict.fromkeys(e["stage"] for e in events if e.get("event") == "step" and _kind(e.get("stage"))))
+    if not trained:
+        seen = ", ".join(dict.fromkeys(str(event.get("stage")) for event in events if event.get("stage")))
+        raise ArtifactError(f"{folder / EVENTS} holds no step of a training stage yet, only events of: {seen}.")
+    return Log(
+        path=folder,
+        tool="keel",
+        trainer=", ".join(trained),
+        recognised_by=f"{EVENTS}, {len(events)} events",
+        stages=tuple(_stage(name, events, trained) for name in trained),
+        thresholds=_thresholds(folder / "recipe.yaml"),
+    )
+
+
+def _kind(name: object) -> Kind | None:
+    return KINDS.get(_family(name))
+
+
+def _family(name: object) -> str:
+    return str(name).partition(" ")[0]
+
+
+def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
+    own = [event for event in events if event.get("stage") == name]
+    family = _family(name)
+    later = trained[trained.index(name) + 1 :]
+
+    def rows(kind: str) -> list[Event]:
+        return [event for event in own if event.get("event") == kind]
+
+    evaluations = [event for event in rows("evaluated") if isinstance(event.get("step"), int)]
+    history = History.of(rows("step"), evaluations, rows("checked"))
+    starts = [event["config"] for event in rows("stage_started") if isinstance(event.get("config"), Mapping)]
+    ends = [event["metrics"] for event in rows("stage_finished") if isinstance(event.get("metrics"), Mapping)]
+    if family == "reward" and ends:  # measured once, on held-out pairs, when it was done
+        history.evaluations.add(history.steps.step, ends[-1])
+    return Stage(
+        name=name,
+        kind=KINDS[family],
+        settings=SETTINGS[family],
+        history=history,
+        set_to=dict(_flat(starts[-1])) if starts else {},
+        told=_told(events, name),
+        over=any(_family(other) == family for other in later),
+    )
+
+
+def _told(events: Sequence[Event], name: str) -> tuple[Verdict, ...]:
+    """The last word of each rule about the stage, ok ones too."""
+    last: dict[str, Verdict] = {}
+    first_reward = next((e["stage"] for e in events if _family(e.get("stage")) == "reward"), "")
+    for event in events:
+        stage = str(event.get("stage"))
+        shared = name == first_reward and any(stage.startswith(other) for other in SHARED_BY)
+        if event.get("event") == "verdict" and event.get("level") in LEVELS and (stage == name or shared):
+            last[str(event.get("rule"))] = Verdict(
+                event["level"],
+                str(event.get("rule")),
+                str(event.get("message") or ""),
+                dict(event.get("figures") or {}),
+                str(event.get("remedy") or ""),
+                str(event.get("cause") or ""),
+                event.get("confidence"),
+            )
+    return tuple(last.values())
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    """A stage's settings by their dotted names."""
+    found: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        found += _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else [(f"{above}{name}", value)]
+    return found
+
+
+def _thresholds(recipe: Path) -> dict[str, Any]:
+    """The lines that the recipe draws itself."""
+    try:
+        document = yaml.safe_load(recipe.read_text(encoding="utf-8", errors="replace")) if recipe.is_file() else None
+    except yaml.YAMLError:
+        return {}
+    drawn = document.get("thresholds") if isinstance(document, dict) else None
+    return dict(drawn) if isinstance(drawn, dict) else {}
