@@ -6,7 +6,8 @@ and b = exp(d) - 1, prod_i (1 + b x_i) / (1 + b mu_i) is a martingale that start
 most (1 + b m)^t where m is the mean of mu_1..mu_t, so W_t(m) = prod_i (1 + b x_i) / (1 + b m)^t, averaged over a prior
 on d, stays below a martingale at the true running mean, and P(W_t(m_t) >= 1 / alpha for any t) <= alpha (Ville). For
 wins and losses alone it is a mixture of likelihood ratios, with d the log odds ratio. Bets that adapt to the past, as
-in that paper, are valid only where mu_i is constant, and from 50 verdicts on they are no tighter.
+in that paper, are valid only where mu_i is constant; there their intervals are 4 to 9 % narrower at 20 verdicts and
+within 6 % of these, either way, at 200.
 """
 
 from functools import lru_cache

@@ -88,7 +88,7 @@ def mean_shift(values: ArrayLike, reference_window: int = 10, recent_window: int
 
     A series too short for both windows is halved first; fewer than 4 values tell nothing. The noise is that of the
     whole series and its autocorrelation counts. Rates of p < .05 with nothing there, at 20 to 200 values: .02 to .04
-    on white noise, .06 to .10 on AR(1) of .5. A rise of 1.5 spreads in the last 5 of 30 is found in 55 % of series.
+    on white noise, .05 to .10 on AR(1) of .5. Of rises by 1.5, 2, 3 spreads in the last 5 of 30, it finds 53, 76, 91 %.
     One look at one figure: over a run of looks ask for a smaller p, or use `page_cusum`.
     """
     series = _finite(values)[0]
@@ -115,7 +115,9 @@ def change_point(values: ArrayLike, seed: int = 0) -> ChangePoint:
 
     p by 999 permutations, seeded: of the values where their autocorrelation is read as 0 (exact for exchangeable
     noise), else of the innovations of an AR(1) (a sieve bootstrap). At least 2 values on either side; p = 1 below 6
-    values. The shift's own spread counts as noise, so the test errs towards no change.
+    values. The shift's own spread counts as noise, so the test errs towards no change. Rates of p < .05 with nothing
+    there, at 8 to 200 values: .03 to .05 on white noise, .09 to .13 on AR(1) of .5. A shift of 2 spreads half way
+    through 20 or 30 values is found in 69 and 89 %, its position to within 2 in 92 %.
     """
     series, places = _finite(values)
     n = len(series)
@@ -144,7 +146,8 @@ def trend(values: ArrayLike, window: int | None = None) -> Trend:
     """Line fitted by least squares to the last `window` updates (None: all), nan included in the count.
 
     The standard error is that of AR(1) noise whose autocorrelation is read from the series; where that is 0 this is
-    the textbook line. Fewer than 4 values, or a constant: slope 0, p = 1.
+    the textbook line. Fewer than 4 values, or a constant: slope 0, p = 1. Rates of p < .05 with nothing there, at 8 to
+    200 values: .03 to .05 on white noise, .05 to .11 on AR(1) of .5.
     """
     recent = np.asarray(values, dtype=np.float64).reshape(-1)
     series, places = _finite(recent if window is None else recent[max(0, len(recent) - window) :])
@@ -167,13 +170,14 @@ def trend(values: ArrayLike, window: int | None = None) -> Trend:
 def page_cusum(
     values: ArrayLike, alpha: float = 0.05, updates: int = 100, slack: float = 0.5
 ) -> tuple[int | None, float]:
-    """First position where a figure has drifted upwards, and the sum there or at the end over its line; for falls
-    give -values.
+    """Where a figure has first drifted upwards (None: nowhere), and the sum there or at the end, as a share of its line.
 
     Page's (1954) sum S = max(0, S + z - slack), self-starting (Hawkins 1987): z is each value's distance from the mean
     of those before it, as a normal score, exactly standard normal for white normal noise of any level and spread. The
     line is set by Siegmund's (1985) approximation so that `updates` values raise a false alarm with probability
-    `alpha`. The first 3 values only start it.
+    `alpha`. The first 3 values only start it. For falls give -values. Measured at alpha .05: .03 to .07 for 30 to 200 updates. It takes the
+    noise as white: on AR(1) of .5 it alarms in .29, .55, .74 of runs of 30, 100, 200, so ask `noise` first. A rise of
+    2 spreads after 15 of 30 values is found in 98 %, typically 4 values in.
     """
     series, places = _finite(values)
     line = _cusum_line(alpha, updates, slack)
