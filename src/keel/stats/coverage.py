@@ -9,6 +9,7 @@ import numpy as np
 
 from keel.core.errors import DataError
 from keel.stats.arrays import Ints
+from keel.stats.diversity import run_starts
 
 TOKEN_BITS = 21
 """Three token ids below 2^21 fill 63 bits: packing is exact, for vocabularies of up to 2,097,152 tokens."""
@@ -29,12 +30,12 @@ class Coverage:
         while part := list(islice(texts, TEXTS_AT_ONCE)):
             lengths = np.array([len(tokens) for tokens in part], dtype=np.int64)
             tokens = np.fromiter(chain.from_iterable(part), dtype=np.int64, count=int(lengths.sum()))
-            seen = np.union1d(seen, trigrams(tokens, lengths))
+            seen = _distinct(seen, trigrams(tokens, lengths))
         return cls(seen)
 
     def __or__(self, other: "Coverage") -> "Coverage":
         """What either has met."""
-        return Coverage(np.union1d(self.seen, other.seen))
+        return Coverage(_distinct(self.seen, other.seen))
 
     def unseen_share(self, tokens: Ints, lengths: Ints) -> float:
         """Share of the texts' trigrams, each occurrence counted, that are not in the set; nan without trigrams.
@@ -48,6 +49,12 @@ class Coverage:
             return 1.0
         place = np.minimum(np.searchsorted(self.seen, asked), len(self.seen) - 1)
         return float(np.mean(self.seen[place] != asked))
+
+
+def _distinct(a: Ints, b: Ints) -> Ints:
+    """The values of both, rising, each once; by a sort, which for int64 is several times faster than numpy's union."""
+    values = np.sort(np.concatenate([a, b]))
+    return values[run_starts(values)]
 
 
 def trigrams(tokens: Ints, lengths: Ints) -> Ints:
