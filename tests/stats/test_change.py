@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from keel.core.errors import DataError
 from keel.stats.change import ChangePoint, Trend, change_point, mean_shift, noise, page_cusum, trend
 from keel.stats.student import normal_score, two_sided_t
 
@@ -179,6 +180,12 @@ def test_an_alarm_does_not_depend_on_what_comes_later():
     assert position is not None
     assert page_cusum(run[: position + 1])[0] == position
     assert page_cusum(run[:position])[0] is None
+
+
+@pytest.mark.parametrize("setting", [{"alpha": 0.0}, {"alpha": 2.0}, {"updates": 0}, {"slack": 0.0}])
+def test_a_drift_test_that_does_not_exist_is_refused(setting):
+    with pytest.raises(DataError, match="drift test"):
+        page_cusum([1.0, 2.0], **setting)
 
 
 # -- laws of all

@@ -12,6 +12,7 @@ from math import inf, log, log1p, nan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keel.core.errors import DataError
 from keel.stats.arrays import Floats
 from keel.stats.student import normal_score, two_sided_t
 
@@ -170,14 +171,16 @@ def trend(values: ArrayLike, window: int | None = None) -> Trend:
 def page_cusum(
     values: ArrayLike, alpha: float = 0.05, updates: int = 100, slack: float = 0.5
 ) -> tuple[int | None, float]:
-    """Where a figure has first drifted upwards (None: nowhere), and the sum there or at the end, as a share of its line.
+    """Where a figure has first drifted upwards (None: nowhere), and the sum there or at the end as a share of its line.
 
     Page's (1954) sum S = max(0, S + z - slack), self-starting (Hawkins 1987): z is each value's distance from the mean
     of those before it, as a normal score, exactly standard normal for white normal noise of any level and spread. The
     line is set by Siegmund's (1985) approximation so that `updates` values raise a false alarm with probability
-    `alpha`. The first 3 values only start it. For falls give -values. Measured at alpha .05: .03 to .07 for 30 to 200 updates. It takes the
-    noise as white: on AR(1) of .5 it alarms in .29, .55, .74 of runs of 30, 100, 200, so ask `noise` first. A rise of
-    2 spreads after 15 of 30 values is found in 98 %, typically 4 values in.
+    `alpha`. The first 3 values only start it. For falls give -values.
+
+    Measured at alpha .05: .03 to .07 for 30 to 200 updates. It takes the noise as white: on AR(1) of .5 it alarms in
+    .29, .55, .74 of runs of 30, 100, 200, so ask `noise` first. A rise of 2 spreads after 15 of 30 values is found in
+    98 %, typically 4 values in.
     """
     series, places = _finite(values)
     line = _cusum_line(alpha, updates, slack)
@@ -198,11 +201,16 @@ def _cusum_line(alpha: float, updates: int, slack: float) -> float:
     """The height h at which the mean time to a false alarm, (exp(2 k b) - 2 k b - 1) / (2 k^2) with b = h + 1.166, is
     updates / -log(1 - alpha).
     """
+    if not (0 < alpha < 1 and updates >= 1 and slack > 0):
+        raise DataError(
+            f"A drift test with alpha={alpha}, updates={updates}, slack={slack} does not exist. Expected an alpha between "
+            "0 and 1, 1 update or more, and a slack above 0."
+        )
     wanted = updates / -log1p(-alpha) * 2 * slack**2
     x = log(wanted + 1)
     for _ in range(50):
         x = log(wanted + 1 + x)
-    return x / (2 * slack) - 1.166
+    return max(x / (2 * slack) - 1.166, slack)
 
 
 def _gaps(rows: Floats) -> Floats:
