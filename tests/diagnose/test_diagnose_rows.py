@@ -76,6 +76,20 @@ def test_figures_behind_a_progress_bar_are_read_where_nothing_else_was_printed(t
     assert log.stages[0].history.steps.values("kl_nats_per_token").tolist() == [0.1, 0.2, 0.3]
 
 
+def test_an_event_file_of_tensorboard_itself_is_read(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_text("train/generated_samples", "hello", 1)
+        for step in range(1, 200):
+            writer.add_scalar("train/reward", 0.1 * step, step)
+            writer.add_scalar("train/policy_loss", -0.1, step, new_style=True)
+    rows = read_rows(tmp_path).train
+    assert len(rows) == 199
+    assert rows[149] == pytest.approx({"reward": 15.0, "policy_loss": -0.1, "global_step": 150, "step": 150})
+
+
 def test_half_an_event_file_is_read_as_far_as_it_goes(tmp_path):
     path = runs.event_file(runs.openrlhf(), tmp_path)
     path.write_bytes(path.read_bytes()[:-7])

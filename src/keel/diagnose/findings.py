@@ -54,7 +54,7 @@ class Examined:
 
     @property
     def too_short(self) -> bool:
-        return max(len(self.stage.history.steps), len(self.stage.history.evaluations)) < LEAST_UPDATES
+        return _too_short(self.stage)
 
 
 OFFLINE: Mapping[Kind, Sequence[Rule]] = {
@@ -86,7 +86,7 @@ def examine(stage: Stage, thresholds: Thresholds) -> Examined:
     """Put a stage to its rules, and take over what rules said of it while it ran."""
     findings, passed, not_judged = [], [], []
     told = {verdict.rule for verdict in stage.told}
-    for rule in rules_for(stage.kind):
+    for rule in rules_for(stage.kind) if not _too_short(stage) else (offline.not_finite,):
         verdict = rule(stage.history, thresholds)
         if told & SAID_BETTER.get(verdict.rule, set()):
             continue
@@ -108,6 +108,10 @@ def examine(stage: Stage, thresholds: Thresholds) -> Examined:
             findings.append(Finding(stage=stage.name, verdict=verdict))
     findings.sort(key=lambda finding: (finding.until is not None, -finding.gravity, -(finding.verdict.confidence or 0)))
     return Examined(stage=stage, findings=tuple(findings), passed=tuple(passed), not_judged=tuple(not_judged))
+
+
+def _too_short(stage: Stage) -> bool:
+    return max(len(stage.history.steps), len(stage.history.evaluations)) < LEAST_UPDATES
 
 
 def _since(rule: Rule, final: Verdict, stage: Stage, thresholds: Thresholds) -> int | None:

@@ -61,8 +61,12 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
     def rows(kind: str) -> list[Event]:
         return [event for event in own if event.get("event") == kind]
 
-    evaluations = [event for event in rows("evaluated") if isinstance(event.get("step"), int)]
-    history = History.of(rows("step"), evaluations, rows("checked"))
+    left = _left_behind(rows("action"))
+
+    def kept(kind: str) -> list[Event]:
+        return [event for event in rows(kind) if isinstance(at := event.get("step"), int) and at not in left]
+
+    history = History.of(kept("step"), kept("evaluated"), kept("checked"))
     starts = [event["config"] for event in rows("stage_started") if isinstance(event.get("config"), Mapping)]
     ends = [event["metrics"] for event in rows("stage_finished") if isinstance(event.get("metrics"), Mapping)]
     if family == "reward" and ends:  # measured once, on held-out pairs, when it was done
@@ -74,6 +78,7 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
         history=history,
         set_to=dict(_flat(starts[-1])) if starts else {},
         told=_told(events, name),
+        actions=tuple(_in_words(event) for event in rows("action")),
         over=any(_family(other) == family for other in later),
     )
 
@@ -96,6 +101,28 @@ def _told(events: Sequence[Event], name: str) -> tuple[Verdict, ...]:
                 event.get("confidence"),
             )
     return tuple(last.values())
+
+
+def _left_behind(actions: Sequence[Event]) -> set[int]:
+    """Steps that a rollback went back behind: the final policy does not descend from them."""
+    left: set[int] = set()
+    for event in actions:
+        if event.get("action") == "roll_back" and event.get("taken"):
+            left |= set(range(int(event["to_step"]) + 1, int(event["step"]) + 1))
+    return left
+
+
+def _in_words(event: Event) -> str:
+    what = str(event.get("action")).replace("_", " ")
+    if event.get("to_step") is not None:
+        what += f" to update {event['to_step']}"
+    before, after = event.get("before") or {}, event.get("after") or {}
+    changed = [f"{name} {before.get(name)} → {value}" for name, value in after.items() if value != before.get(name)]
+    if changed:
+        what += f" ({', '.join(changed)})"
+    if not event.get("taken"):
+        what += ", advised only"
+    return f"update {event.get('step')}: {what}. {event.get('reason') or ''}".strip()
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:

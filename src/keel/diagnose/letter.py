@@ -108,23 +108,25 @@ def _headline(current: Sequence[Examined], gravest: Finding | None, passed: Sequ
     """The status, and the line above everything else."""
     if gravest and gravest.verdict.level in ("act", "stop"):
         since = f" since update {gravest.since}" if gravest.since is not None else ""
-        return "unwell", f"Unwell: {illness(gravest.verdict.rule)}{since}{_in(gravest, current)}."
+        return "unwell", f"Unwell: {illness(gravest.verdict)}{since}{_in(gravest, current)}."
     if all(one.too_short for one in current):
         updates = max(len(one.stage.history.steps) for one in current)
         return "unclear", f"Too early to tell: {updates} updates were logged, and it takes {LEAST_UPDATES}."
     if not any(_judged(one) for one in current):
         return "unclear", "Nobody can tell: the log has none of the figures that health is judged by."
     if gravest:
-        return "healthy", f"Healthy, with one thing to watch: {illness(gravest.verdict.rule)}{_in(gravest, current)}."
+        return "healthy", f"Healthy, with one thing to watch: {illness(gravest.verdict)}{_in(gravest, current)}."
     if passed:
         first = passed[0]
-        return "healthy", f"Recovered: {illness(first.verdict.rule)} from update {first.since} to {first.until}."
+        return "healthy", f"Recovered: {illness(first.verdict)} from update {first.since} to {first.until}."
     return "healthy", "Healthy."
 
 
-def illness(rule: str) -> str:
+def illness(verdict: Verdict) -> str:
     """What a rule finds, as a doctor would call it."""
-    return NAMES.get(rule, rule.replace("_", " "))
+    if verdict.rule == "reward_model_accuracy" and verdict.figures.get("verdict") in ("check leakage", "suspicious"):
+        return "held-out pairs that are ranked too well to be true"
+    return NAMES.get(verdict.rule, verdict.rule.replace("_", " "))
 
 
 def _in(finding: Finding, current: Sequence[Examined]) -> str:

@@ -23,6 +23,8 @@ class Stage:
     """Settings with the values that they had, where the log says so."""
     told: tuple[Verdict, ...] = ()
     """What rules said during the run itself; of each rule the last word."""
+    actions: tuple[str, ...] = ()
+    """What was done about it while it ran, in words."""
     over: bool = False
     """Whether a later stage took its place, as a later round of RL does."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.text import Text
 
 from keel.core.events import plain
 from keel.diagnose.figures import words
@@ -13,17 +14,24 @@ from keel.diagnose.prescription import Advice
 from keel.report.values import printable
 
 MOST_WELL = 5
-WIDEST = 100
+WIDEST = 100  # columns; longer lines are hard to read
+TONES = {"healthy": "bold green", "unwell": "bold red", "unclear": "bold yellow"}
 
 
 def markdown(letter: Letter) -> str:
     """The letter as one page of Markdown."""
+    return f"# {printable(letter.headline)}\n\n{_body(letter)}"
+
+
+def _body(letter: Letter) -> str:
     log = letter.log
-    lines = [f"# {letter.headline}", "", f"**{log.path}**: {_what_was_read(letter)}", ""]
+    lines = [f"**{log.path}**: {_what_was_read(letter)}", ""]
     if letter.cause:
         lines += ["## Cause", "", letter.cause, ""]
     if letter.findings:
         lines += ["## Findings", "", *(f"- {_finding(letter, at)}" for at in range(len(letter.findings))), ""]
+    if done := [action for one in letter.examined for action in one.stage.actions]:
+        lines += ["## What was done while it ran", "", *(f"- {action}" for action in done), ""]
     if letter.evidence:
         lines += ["## Evidence, from start to end", "", *_table(letter.evidence), ""]
     if letter.went_well:
@@ -34,7 +42,7 @@ def markdown(letter: Letter) -> str:
         lines += [f"{number}. {_setting(letter, advice)}. {advice.why} Watch {advice.watch}."]
     lines += ["", "Change one at a time, or nobody knows which of them helped.", ""] if len(letter.advice) > 1 else [""]
     if letter.not_judged:
-        missing = [f"- {illness(v.rule)}: {_lacking(v.message)}" for v in letter.not_judged]
+        missing = [f"- {illness(v)}: {_lacking(v.message)}" for v in letter.not_judged]
         lines += ["## What this log cannot say", "", *dict.fromkeys(missing), ""]
     notes = [f"- `{own}`: {why}" for own, why in {**log.remarks, **log.left_out}.items()]
     if notes:
@@ -47,7 +55,9 @@ def show(letter: Letter, console: Console | None = None) -> None:
     if console is None:
         console = Console(highlight=False)
         console.width = min(console.width, WIDEST)
-    console.print(Markdown(markdown(letter)))
+    console.print(Text(printable(letter.headline), style=TONES[letter.status]))
+    console.print()
+    console.print(Markdown(_body(letter)))
 
 
 def as_json(letter: Letter) -> str:
@@ -64,6 +74,7 @@ def as_json(letter: Letter) -> str:
                 "kind": one.stage.kind,
                 "updates": len(one.stage.history.steps),
                 "evaluations": len(one.stage.history.evaluations),
+                "actions": one.stage.actions,
                 "over": one.stage.over,
             }
             for one in letter.examined

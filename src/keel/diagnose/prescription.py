@@ -75,23 +75,24 @@ def _next_for(examined: Examined) -> Sequence[str]:
 def _add(advice: dict[tuple[str, str], Advice], stage: Stage, move: str, finding: Finding | None) -> None:
     vocabulary = VOCABULARIES[stage.settings]
     if move in BACK_OFF and BACK_OFF[move] in vocabulary and stage.set_to.get("kl.controller") == "adaptive":
-        key = BACK_OFF[move]
+        move_here = BACK_OFF[move]
     else:
-        key = move
-    setting = vocabulary.get(key)
+        move_here = move
+    setting = vocabulary.get(move_here)
     if setting is None:
         return
     algorithm = str(stage.set_to.get("algorithm") or "ppo")
     name = setting.name.replace("{algorithm}", algorithm)
-    if (stage.name, name) in advice:
-        return
     had, to = setting.change(stage.set_to, algorithm)
+    key = (name, "" if setting.factor else to)  # a number can go one way only; words name different changes
+    if key in advice:
+        return
     stop = _last_good(stage, finding)
     if "{stop}" in to:
         if stop is None:
             return
         to = to.replace("{stop}", str(stop))
-    advice[stage.name, name] = Advice(
+    advice[key] = Advice(
         setting=name,
         formerly=setting.formerly,
         had=had,

@@ -1,0 +1,129 @@
+"""The letter about a run, and the command that writes it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import foreign_runs as runs
+
+from keel.cli.main import main
+from keel.diagnose.letter import write_letter
+from keel.diagnose.paper import as_json, markdown
+
+
+def letter_for(log, tmp_path, *overrides):
+    return write_letter(runs.trainer_state(log, tmp_path), overrides)
+
+
+def advised(letter):
+    return [advice.setting for advice in letter.advice]
+
+
+@pytest.mark.parametrize("log", [runs.dpo, runs.reward, runs.sft])
+def test_a_run_on_a_fixed_set_that_is_well_is_called_healthy_and_gets_settings_to_try(log, tmp_path):
+    letter = letter_for(log(), tmp_path)
+    assert (letter.status, letter.level, letter.headline) == ("healthy", "ok", "Healthy.")
+    assert len(letter.advice) == 3
+    assert letter.went_well
+
+
+@pytest.mark.parametrize(
+    ("log", "rule", "setting"),
+    [
+        (runs.dpo_overfit, "overfitting", "num_train_epochs"),
+        (runs.dpo_displaced, "chosen_falls", "beta"),
+        (runs.reward_noise, "pair_accuracy", "train_dataset"),
+        (runs.ppo_nan, "not_finite", "learning_rate"),
+    ],
+)
+def test_a_planted_fault_is_named_with_a_setting_of_the_tool_that_answers_it(log, rule, setting, tmp_path):
+    letter = letter_for(log(), tmp_path)
+    assert letter.status == "unwell"
+    assert letter.findings[0].verdict.rule == rule
+    assert advised(letter)[0] == setting
+    assert letter.cause
+    assert letter.evidence
+
+
+def test_the_letter_says_since_when(tmp_path):
+    assert letter_for(runs.dpo_overfit(), tmp_path).headline == "Unwell: learning by heart since update 40."
+    assert letter_for(runs.ppo_nan(), tmp_path).findings[0].since == 31
+
+
+def test_a_setting_whose_value_the_log_holds_gets_a_new_one(tmp_path):
+    letter = letter_for(runs.dpo_displaced(), tmp_path)
+    (rate,) = [advice for advice in letter.advice if advice.setting == "learning_rate"]
+    assert rate.had == pytest.approx(5e-7)
+    assert rate.to == "2.5e-07"
+
+
+def test_evidence_says_what_changed_and_when(tmp_path):
+    letter = letter_for(runs.dpo_displaced(), tmp_path)
+    (chosen,) = [entry for entry in letter.evidence if entry.figure == "chosen_logprob"]
+    assert chosen.start == pytest.approx(-150, abs=2)
+    assert chosen.end == pytest.approx(-207, abs=4)
+    assert 25 <= chosen.changed_at <= 45
+
+
+def test_three_updates_cannot_be_judged(tmp_path):
+    letter = letter_for(runs.dpo()[:3], tmp_path)
+    assert letter.status == "unclear"
+    assert letter.headline == "Too early to tell: 3 updates were logged, and it takes 5."
+
+
+def test_nan_everywhere_is_unwell_and_no_error(tmp_path):
+    log = [dict.fromkeys(row, float("nan")) | {"step": row["step"]} for row in runs.grpo()]
+    letter = letter_for(log, tmp_path)
+    assert (letter.status, letter.level) == ("unwell", "stop")
+    assert "NaN" not in as_json(letter)
+
+
+def test_the_markdown_is_one_page_with_every_part(tmp_path):
+    page = markdown(letter_for(runs.dpo_displaced(), tmp_path))
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings[0] == "# Unwell: chosen answers becoming less likely since update 14."
+    assert headings[1:6] == [
+        "## Cause",
+        "## Findings",
+        "## Evidence, from start to end",
+        "## What went well",
+        "## The next settings to try",
+    ]
+    assert len(page.splitlines()) < 70
+
+
+def test_the_command_prints_json_writes_markdown_and_keeps_its_exit_status(tmp_path, capsys):
+    path = str(runs.trainer_state(runs.dpo_displaced(), tmp_path))
+    assert main(["diagnose", path, "--json", "--out", str(tmp_path / "new" / "letter.md")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["status"] == "unwell"
+    assert document["findings"][0]["rule"] == "chosen_falls"
+    assert document["tool"] == "TRL"
+    assert (tmp_path / "new" / "letter.md").read_text().startswith("# Unwell")
+    assert main(["diagnose", path]) == 0
+    assert "Unwell: chosen answers" in capsys.readouterr().out
+    assert main(["diagnose", path, "--fail-on", "act"]) == 1
+    assert main(["diagnose", path, "--fail-on", "stop"]) == 0
+
+
+def test_lines_can_be_drawn_elsewhere(tmp_path, capsys):
+    path = str(runs.trainer_state(runs.dpo_displaced(), tmp_path))
+    assert main(["diagnose", path, "-s", "kl_stop_per_sequence=100", "--fail-on", "act"]) == 0
+    assert main(["diagnose", path, "-s", "kl_stop_per_sequnce=100"]) == 2
+    assert "kl_stop_per_sequence" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty.jsonl", "."])
+def test_what_cannot_be_read_is_one_message_and_status_two(name, tmp_path, capsys):
+    (tmp_path / "empty.jsonl").write_text("")
+    assert main(["diagnose", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keel: ")
+    assert "Traceback" not in error
+
+
+def test_a_letter_needs_no_torch(tmp_path):
+    path = runs.trainer_state(runs.grpo(), tmp_path)
+    code = f"import sys; from keel.cli.main import main; main(['diagnose', {str(path)!r}]); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
