@@ -201,7 +201,7 @@ def _cusum_line(alpha: float, updates: int, slack: float) -> float:
     """The height b - 1.166 where (exp(2 k b) - 2 k b - 1) / (2 k^2), the mean time to a false alarm, is long enough."""
     if not (0 < alpha < 1 and updates >= 1 and slack > 0):
         raise DataError(
-            f"A drift test with alpha={alpha}, updates={updates}, slack={slack} does not exist. Expected 0 < alpha < 1, "
+            f"A drift test with alpha={alpha}, updates={updates}, slack={slack} does not exist. Give 0 < alpha < 1, "
             "1 update or more, and a slack above 0."
         )
     wanted = updates / -log1p(-alpha) * 2 * slack**2
