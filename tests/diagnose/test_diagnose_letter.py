@@ -20,8 +20,8 @@ def advised(letter):
     return [advice.setting for advice in letter.advice]
 
 
-@pytest.mark.parametrize("log", [runs.dpo, runs.reward, runs.sft])
-def test_a_run_on_a_fixed_set_that_is_well_is_called_healthy_and_gets_settings_to_try(log, tmp_path):
+@pytest.mark.parametrize("log", [runs.grpo, runs.ppo, runs.openrlhf, runs.dpo, runs.reward, runs.sft])
+def test_a_run_that_is_well_is_called_healthy_and_gets_settings_to_try(log, tmp_path):
     letter = letter_for(log(), tmp_path)
     assert (letter.status, letter.level, letter.headline) == ("healthy", "ok", "Healthy.")
     assert len(letter.advice) == 3
@@ -31,6 +31,11 @@ def test_a_run_on_a_fixed_set_that_is_well_is_called_healthy_and_gets_settings_t
 @pytest.mark.parametrize(
     ("log", "rule", "setting"),
     [
+        (runs.grpo_length_hack, "length_growth", "reward_funcs"),
+        (runs.grpo_collapse, "entropy_collapse", "entropy_coef"),
+        (runs.ppo_drift, "distance", "kl_coef"),
+        (runs.openrlhf_drift, "distance", "--algo.kl.init_coef"),
+        (runs.openrlhf_hack, "length_growth", "--reward.overlong_buffer_len"),
         (runs.dpo_overfit, "overfitting", "num_train_epochs"),
         (runs.dpo_displaced, "chosen_falls", "beta"),
         (runs.reward_noise, "pair_accuracy", "train_dataset"),
@@ -56,6 +61,18 @@ def test_a_setting_whose_value_the_log_holds_gets_a_new_one(tmp_path):
     (rate,) = [advice for advice in letter.advice if advice.setting == "learning_rate"]
     assert rate.had == pytest.approx(5e-7)
     assert rate.to == "2.5e-07"
+
+
+def test_what_the_log_cannot_say_is_listed(tmp_path):
+    rules = {verdict.rule for verdict in letter_for(runs.ppo(), tmp_path).not_judged}
+    assert {"length_growth", "unfinished_answers", "entropy_collapse"} <= rules
+
+
+def test_without_a_kl_in_the_log_grpo_had_none(tmp_path):
+    log = [{name: value for name, value in row.items() if name != "kl"} for row in runs.grpo_length_hack()]
+    (beta,) = [advice for advice in letter_for(log, tmp_path).advice if advice.setting == "beta"]
+    assert beta.had == 0
+    assert beta.to.startswith("0.04")
 
 
 def test_evidence_says_what_changed_and_when(tmp_path):

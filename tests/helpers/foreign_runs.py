@@ -27,28 +27,28 @@ def rows(figures: dict[str, Any], every: int = 1) -> Log:
     ]
 
 
-def grpo(**changed: Any) -> Log:
+def grpo(run: int = 0, **changed: Any) -> Log:
     """TRL's GRPOTrainer, a run that is well."""
     figures = {
-        "loss": line(0.0, 0.01, 0.002, seed=1),
-        "grad_norm": line(0.4, 0.4, 0.05, seed=2),
+        "loss": line(0.0, 0.01, 0.002, seed=100 * run + 1),
+        "grad_norm": line(0.4, 0.4, 0.05, seed=100 * run + 2),
         "learning_rate": line(1e-6, 1e-7),
         "num_tokens": line(1e4, 6e5),
-        "completions/mean_length": line(118, 124, 3, seed=3),
+        "completions/mean_length": line(118, 124, 3, seed=100 * run + 3),
         "completions/min_length": 20.0,
         "completions/max_length": 256.0,
-        "completions/clipped_ratio": np.abs(line(0.02, 0.02, 0.01, seed=4)),
-        "completions/mean_terminated_length": line(116, 121, 3, seed=5),
-        "rewards/helpful/mean": line(0.2, 0.7, 0.04, seed=6),
-        "rewards/helpful/std": line(0.4, 0.35, 0.02, seed=7),
-        "reward": line(0.2, 0.7, 0.04, seed=6),
-        "reward_std": line(0.4, 0.35, 0.02, seed=7),
-        "frac_reward_zero_std": np.abs(line(0.05, 0.08, 0.02, seed=8)),
-        "kl": np.abs(line(0.001, 0.15, 0.005, seed=9)),
-        "entropy": line(1.2, 1.05, 0.02, seed=10),
+        "completions/clipped_ratio": np.abs(line(0.02, 0.02, 0.01, seed=100 * run + 4)),
+        "completions/mean_terminated_length": line(116, 121, 3, seed=100 * run + 5),
+        "rewards/helpful/mean": line(0.2, 0.7, 0.04, seed=100 * run + 6),
+        "rewards/helpful/std": line(0.4, 0.35, 0.02, seed=100 * run + 7),
+        "reward": line(0.2, 0.7, 0.04, seed=100 * run + 6),
+        "reward_std": line(0.4, 0.35, 0.02, seed=100 * run + 7),
+        "frac_reward_zero_std": np.abs(line(0.05, 0.08, 0.02, seed=100 * run + 8)),
+        "kl": np.abs(line(0.001, 0.15, 0.005, seed=100 * run + 9)),
+        "entropy": line(1.2, 1.05, 0.02, seed=100 * run + 10),
         "clip_ratio/low_mean": 0.0,
         "clip_ratio/high_mean": 0.0,
-        "clip_ratio/region_mean": np.abs(line(0.01, 0.02, 0.003, seed=11)),
+        "clip_ratio/region_mean": np.abs(line(0.01, 0.02, 0.003, seed=100 * run + 11)),
         "step_time": 4.0,
         "epoch": line(0, 1),
     }
@@ -79,23 +79,23 @@ def grpo_collapse() -> Log:
     )
 
 
-def ppo(**changed: Any) -> Log:
+def ppo(run: int = 0, **changed: Any) -> Log:
     """TRL's PPOTrainer (PPOv2), a run that is well. objective/kl is per sequence."""
-    kl = np.abs(line(0.0, 7.0, 0.3, seed=1))
+    kl = np.abs(line(0.0, 7.0, 0.3, seed=100 * run + 1))
     figures = {
         "eps": 8.0,
         "objective/kl": kl,
-        "objective/entropy": line(60, 50, 2, seed=2),
+        "objective/entropy": line(60, 50, 2, seed=100 * run + 2),
         "objective/non_score_reward": -0.05 * kl,
-        "objective/rlhf_reward": line(0.0, 1.4, 0.1, seed=3) - 0.05 * kl,
-        "objective/scores": line(0.0, 1.4, 0.1, seed=3),
-        "policy/approxkl_avg": np.abs(line(0.01, 0.01, 0.002, seed=4)),
-        "policy/clipfrac_avg": np.abs(line(0.05, 0.05, 0.01, seed=5)),
-        "loss/policy_avg": line(-0.01, -0.01, 0.003, seed=6),
-        "loss/value_avg": np.abs(line(0.5, 0.1, 0.02, seed=7)),
+        "objective/rlhf_reward": line(0.0, 1.4, 0.1, seed=100 * run + 3) - 0.05 * kl,
+        "objective/scores": line(0.0, 1.4, 0.1, seed=100 * run + 3),
+        "policy/approxkl_avg": np.abs(line(0.01, 0.01, 0.002, seed=100 * run + 4)),
+        "policy/clipfrac_avg": np.abs(line(0.05, 0.05, 0.01, seed=100 * run + 5)),
+        "loss/policy_avg": line(-0.01, -0.01, 0.003, seed=100 * run + 6),
+        "loss/value_avg": np.abs(line(0.5, 0.1, 0.02, seed=100 * run + 7)),
         "val/clipfrac_avg": 0.01,
-        "policy/entropy_avg": line(1.5, 1.3, 0.05, seed=8),
-        "val/ratio": line(1.0, 1.0, 0.01, seed=9),
+        "policy/entropy_avg": line(1.5, 1.3, 0.05, seed=100 * run + 8),
+        "val/ratio": line(1.0, 1.0, 0.01, seed=100 * run + 9),
         "val/ratio_var": 0.001,
         "val/num_eos_tokens": 40.0,
         "lr": line(3e-6, 1e-8),
@@ -209,30 +209,30 @@ def sft() -> Log:
     return [*rows(figures), *rows({"eval_loss": line(2.0, 1.35, updates=6), "eval_runtime": 2.0}, every=10)]
 
 
-def openrlhf(**changed: Any) -> Log:
+def openrlhf(run: int = 0, **changed: Any) -> Log:
     """OpenRLHF's train_ppo_ray from 0.11, a run that is well. kl is per token."""
     figures = {
-        "policy_loss": line(0.0, -0.01, 0.003, seed=1),
-        "entropy_loss": line(1.1, 0.95, 0.02, seed=2),
+        "policy_loss": line(0.0, -0.01, 0.003, seed=100 * run + 1),
+        "entropy_loss": line(1.1, 0.95, 0.02, seed=100 * run + 2),
         "actor_lr": line(1e-6, 1e-7),
-        "actor_grad_norm": line(0.5, 0.5, 0.05, seed=3),
-        "kl": np.abs(line(0.0, 0.2, 0.005, seed=4)),
-        "logprobs_diff": np.abs(line(0.0, 0.2, 0.005, seed=4)),
-        "reward": line(0.1, 1.3, 0.08, seed=5),
-        "return": line(0.0, 0.1, 0.02, seed=6),
-        "response_length": line(200, 208, 4, seed=7),
-        "total_length": line(300, 308, 4, seed=7),
-        "truncated": np.abs(line(0.02, 0.02, 0.005, seed=8)),
+        "actor_grad_norm": line(0.5, 0.5, 0.05, seed=100 * run + 3),
+        "kl": np.abs(line(0.0, 0.2, 0.005, seed=100 * run + 4)),
+        "logprobs_diff": np.abs(line(0.0, 0.2, 0.005, seed=100 * run + 4)),
+        "reward": line(0.1, 1.3, 0.08, seed=100 * run + 5),
+        "return": line(0.0, 0.1, 0.02, seed=100 * run + 6),
+        "response_length": line(200, 208, 4, seed=100 * run + 7),
+        "total_length": line(300, 308, 4, seed=100 * run + 7),
+        "truncated": np.abs(line(0.02, 0.02, 0.005, seed=100 * run + 8)),
         "response_clip_ratio": 0.0,
-        "ppo_clip_ratio": np.abs(line(0.01, 0.02, 0.002, seed=9)),
-        "ppo_kl": np.abs(line(0.001, 0.001, 0.0002, seed=10)),
-        "group_reward_std": line(0.5, 0.45, 0.02, seed=11),
-        "critic_loss": np.abs(line(0.4, 0.1, 0.01, seed=12)),
-        "values": line(0, 1, 0.05, seed=13),
-        "rollout/reward_mean": line(0.1, 1.3, 0.08, seed=5),
-        "rollout/reward_std": line(0.8, 0.75, 0.03, seed=14),
-        "rollout/response_length_mean": line(200, 208, 4, seed=7),
-        "rollout/truncated_rate": np.abs(line(0.02, 0.02, 0.005, seed=8)),
+        "ppo_clip_ratio": np.abs(line(0.01, 0.02, 0.002, seed=100 * run + 9)),
+        "ppo_kl": np.abs(line(0.001, 0.001, 0.0002, seed=100 * run + 10)),
+        "group_reward_std": line(0.5, 0.45, 0.02, seed=100 * run + 11),
+        "critic_loss": np.abs(line(0.4, 0.1, 0.01, seed=100 * run + 12)),
+        "values": line(0, 1, 0.05, seed=100 * run + 13),
+        "rollout/reward_mean": line(0.1, 1.3, 0.08, seed=100 * run + 5),
+        "rollout/reward_std": line(0.8, 0.75, 0.03, seed=100 * run + 14),
+        "rollout/response_length_mean": line(200, 208, 4, seed=100 * run + 7),
+        "rollout/truncated_rate": np.abs(line(0.02, 0.02, 0.005, seed=100 * run + 8)),
         "timing/generation": 12.0,
     }
     return rows(figures | changed)

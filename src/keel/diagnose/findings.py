@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from keel.diagnose import offline
+from keel.diagnose import offline, policy
 from keel.diagnose.dialect import Kind
 from keel.diagnose.log import Stage
 from keel.monitor.history import History
@@ -57,7 +57,17 @@ class Examined:
         return _too_short(self.stage)
 
 
-OFFLINE: Mapping[Kind, Sequence[Rule]] = {
+RULES: Mapping[Kind, Sequence[Rule]] = {
+    "rl": (
+        policy.distance,
+        policy.length_growth,
+        policy.unfinished,
+        policy.collapse,
+        policy.spread,
+        policy.score_course,
+        policy.update_size,
+        policy.critic,
+    ),
     "preference": (
         offline.pair_accuracy,
         offline.chosen_falls,
@@ -79,7 +89,7 @@ OFFLINE: Mapping[Kind, Sequence[Rule]] = {
 
 def rules_for(kind: Kind) -> Sequence[Rule]:
     """The rules that a stage of this kind is put to."""
-    return (offline.not_finite, *OFFLINE.get(kind, ()))
+    return (offline.not_finite, *RULES[kind])
 
 
 def examine(stage: Stage, thresholds: Thresholds) -> Examined:

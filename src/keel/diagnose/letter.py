@@ -73,7 +73,9 @@ class Letter:
 
     @property
     def went_well(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for one in self.examined if not one.stage.over for verdict in one.passed)
+        """Rules that are content. A score that rose is no good news while the run is unwell: so it does in a hack."""
+        told = [verdict for one in self.examined if not one.stage.over for verdict in one.passed]
+        return tuple(verdict for verdict in told if self.status != "unwell" or verdict.rule != "score_course")
 
     @property
     def not_judged(self) -> tuple[Verdict, ...]:

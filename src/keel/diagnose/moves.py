@@ -43,7 +43,7 @@ MOVES: Mapping[str, Move] = {
         "the share of finished answers, and length: if it follows the limit, the reward pays for length",
     ),
     "explore": Move(
-        "An entropy bonus keeps other answers alive for the reward to find.",
+        "An entropy bonus, or more room to clip upwards, keeps other answers alive for the reward to find.",
         "entropy, which should stop falling; if answers turn to noise, it was too much",
     ),
     "warmer": Move(
@@ -99,7 +99,7 @@ MOVES: Mapping[str, Move] = {
         "the KL, and a check by judges before and after",
     ),
     "judge": Move(
-        "A score says what the reward model thinks. Only judges who are not the reward model can say whether it is so.",
+        "A score says what the reward model thinks; whether the answers are better, only other judges can say.",
         "the win rate over the start on held-out prompts: it should rise with the score",
     ),
     "sturdier": Move(
@@ -150,6 +150,14 @@ MOVES: Mapping[str, Move] = {
 
 CALLED_FOR: Mapping[str, Sequence[str]] = {
     "not_finite": ("slower", "sturdier", "hold", "clip_reward", "stop_earlier"),
+    "distance": ("hold", "stop_earlier", "slower"),
+    "length_growth": ("shorter", "hold", "fresh_labels", "finish"),
+    "unfinished_answers": ("finish", "room", "shorter"),
+    "entropy_collapse": ("explore", "hold", "slower", "warmer"),
+    "no_spread": ("spread", "more_samples", "warmer", "explore"),
+    "score_course": ("slower", "stop_earlier", "hold", "critic", "more_samples"),
+    "update_size": ("fewer_epochs", "slower", "narrow"),
+    "critic": ("critic", "no_critic", "slower"),
     "kl_finite": ("slower", "hold", "sturdier", "stop_earlier"),
     "kl_per_sequence": ("hold", "stop_earlier", "slower"),
     "kl_per_token": ("hold", "slower", "stop_earlier"),
@@ -186,6 +194,14 @@ HEALTHY_MOVES: Mapping[str, Sequence[str]] = {
 
 NAMES: Mapping[str, str] = {
     "not_finite": "figures that are no numbers",
+    "distance": "the policy has left its reference behind",
+    "length_growth": "length hacking",
+    "unfinished_answers": "answers that do not end",
+    "entropy_collapse": "answers that have become alike",
+    "no_spread": "prompts that teach nothing",
+    "score_course": "a score that does not rise or does not last",
+    "update_size": "updates that go too far",
+    "critic": "a critic that explains nothing",
     "kl_finite": "a KL that is not finite",
     "kl_per_sequence": "the policy has left its reference behind",
     "kl_per_token": "the policy drifts from its reference",

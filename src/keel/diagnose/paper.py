@@ -39,7 +39,7 @@ def _body(letter: Letter) -> str:
         lines += ["## What went well", "", *(f"- {text}" for text in dict.fromkeys(well[:MOST_WELL])), ""]
     lines += [f"## {'The next settings to try' if letter.advice else 'Nothing to change'}", ""]
     for number, advice in enumerate(letter.advice, start=1):
-        lines += [f"{number}. {_setting(letter, advice)}. {advice.why} Watch {advice.watch}."]
+        lines += [f"{number}. {_setting(letter, advice)}. {advice.why} Watch: {advice.watch}."]
     lines += ["", "Change one at a time, or nobody knows which of them helped.", ""] if len(letter.advice) > 1 else [""]
     if letter.not_judged:
         missing = [f"- {illness(v)}: {_lacking(v.message)}" for v in letter.not_judged]

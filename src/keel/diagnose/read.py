@@ -53,6 +53,8 @@ def _log(dialect: Dialect, rows: Rows) -> Log:
         )
         if value is not None
     }
+    if dialect is trl.GROUPS and not any("kl" in row for row in rows.train):
+        set_to["beta"] = 0.0  # only then is the KL not logged
     used = dialect.used(rows)
     return Log(
         path=rows.path,

@@ -6,6 +6,7 @@ in 0.10.2; the older name stands beside.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from keel.monitor.history import number
@@ -19,7 +20,7 @@ class Setting:
     factor: float | None = None
     """The new value over the old one."""
     to: str = ""
-    """The new value in words, where it is not a multiple of the old one."""
+    """The new value in words, where it is not a multiple of the old one: always, or where the old one is 0 or unset."""
     default: float | None = None
     looked_up: str = ""
     """Where the value that it had is found, if not under its own name."""
@@ -30,13 +31,15 @@ class Setting:
 
     def change(self, set_to: Mapping[str, Any], algorithm: str) -> tuple[float | None, str]:
         """The value that it had, None where the log does not say, and the change in words."""
-        had = number(set_to.get((self.looked_up or self.name).replace("{algorithm}", algorithm)))
-        known = None if had != had else had
+        key = (self.looked_up or self.name).replace("{algorithm}", algorithm)
+        had = number(set_to.get(key))
+        known = had if isfinite(had) else None
         if self.factor is None:
             return known, self.to
-        if known is None or known == 0:
-            return known, self.to or self._in_words()
-        return known, self._text(self._times(known))
+        if known:
+            return known, self._text(self._times(known))
+        was_off = key in set_to and self.to
+        return known, self.to if was_off else self._in_words()
 
     def _times(self, value: float) -> float:
         new = value * (self.factor or 1.0)
@@ -170,14 +173,14 @@ TRL_PPO_FIRST = {
 TRL_GRPO = {
     **TRL_COMMON,
     **TRL_REWARD_DATA,
-    "hold": Setting("beta", 2.0, to="0.04, or twice what it was (GRPO's default is 0: no KL; RLOO's is 0.05)"),
-    "loosen": Setting("beta", 0.5, to="half of what it was"),
+    "hold": Setting("beta", 2.0, to="0.04 (it was 0, GRPO's default: no KL at all)"),
+    "loosen": Setting("beta", 0.5),
     "shorter": Setting(
         "reward_funcs", to="add get_soft_overlong_punishment (trl.rewards), or a small cost for each token"
     ),
     "finish": Setting("mask_truncated_completions", to="True"),
     "room": Setting("max_completion_length", 1.5, default=512.0, whole=True),
-    "explore": Setting("epsilon_high", to="0.28 (it is epsilon, 0.2, by default)"),
+    "explore": Setting("entropy_coef", to="0.001 (0 by default); in versions without it, epsilon_high 0.28"),
     "warmer": Setting("temperature", to="1.1 (the default is 1.0)"),
     "more_samples": Setting("num_generations", 2.0, default=8.0, whole=True),
     "spread": Setting("train_dataset", to="without prompts that are always or never solved"),
@@ -235,8 +238,8 @@ OPENRLHF_COMMON = {
 }
 OPENRLHF_PPO = {
     **OPENRLHF_COMMON,
-    "hold": Setting("--algo.kl.init_coef", 2.0, to="double it (the default is 0.01)", formerly="--init_kl_coef"),
-    "loosen": Setting("--algo.kl.init_coef", 0.5, to="halve it (the default is 0.01)", formerly="--init_kl_coef"),
+    "hold": Setting("--algo.kl.init_coef", 2.0, default=0.01, formerly="--init_kl_coef"),
+    "loosen": Setting("--algo.kl.init_coef", 0.5, default=0.01, formerly="--init_kl_coef"),
     "slower": Setting(
         "--actor.adam.lr", 0.5, default=1e-6, looked_up="learning_rate", formerly="--actor_learning_rate"
     ),
