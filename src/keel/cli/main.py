@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from keel.cli.commands import config, data, demo, diagnose, run, show, version, watch
+from keel.cli.commands import config, data, demo, diagnose, judge, run, show, version, watch
 from keel.cli.parser import Parser
 from keel.cli.render import fail, note
 from keel.core.errors import KeelError
@@ -22,6 +22,7 @@ DESCRIPTION = """Reinforcement learning from human feedback, end to end.
   keel demo                     see all of it happen in a few minutes, offline
   keel run recipes/NAME.yaml    fine-tune, train a reward model, optimise, evaluate
   keel watch RUN                follow it while it goes on
+  keel judge RUN                compare its answers with SFT's, blind
   keel show RUN                 look at a run"""
 TRAIN_PACKAGES = {"torch", "transformers", "peft", "datasets", "safetensors", "tokenizers", "matplotlib", "accelerate"}
 OUTSIDE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -32,7 +33,7 @@ def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="keel", description=DESCRIPTION)
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for module in (demo, run, config, watch, show, diagnose, data, version):
+    for module in (demo, run, config, watch, judge, show, diagnose, data, version):
         module.add(commands)
     return top
 
