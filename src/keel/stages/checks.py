@@ -130,7 +130,7 @@ class PairCheck:
     judge: Labeller | None = None
     """As `keel.stages.functions.load_function` gives it, so that whatever it raises is a KeelError."""
     judge_name: str = "python"
-    setting: str = "judge"
+    setting: str = "guardian.checks.judge"
     """The recipe's setting that names the judge, for messages."""
 
     def draw(self, step: int, prompts: Sequence[Prompt], policy: Answers, sft: Answers) -> Asked:
