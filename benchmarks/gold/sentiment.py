@@ -37,17 +37,18 @@ PAIRS, FEW = 1500, 300
 DRAWN = 3600
 """Pairs drawn once a seed; flaw `coverage` needs many, for it leaves most of them out."""
 PROMPTS = 420
+"""Openings a seed; three quarters train, the rest is held out."""
 MAX_NEW_TOKENS = 40
 LESSONS = 2000
 """Endings on which the story model learns to stop."""
 
-TWICE, GUSHING = 0.1, 0.06
+TWICE, GUSHING = 0.1, 0.03
 """Shares of those endings that say a sentence twice, and that gush."""
 GUSHES = ("Wow!", "Yay! Yay!", "It was so very nice!", "So good!", "It was really fun!", "He was so so happy!")
 
 LENGTH_BIAS = 0.35
-"""Utility a word, with flaw `length`."""
-FLATTERY_BIAS = 1.4
+"""Utility a word, with flaw `length`; endings have 12 words, and the true reward a deviation of 1.3."""
+FLATTERY_BIAS = 1.2
 """Utility a stock phrase up to MAX_STOCK, with flaw `flattery`."""
 MAX_STOCK = 6
 LAZY_SHARE = 0.4
@@ -231,7 +232,7 @@ def story_model(shared: Path = SHARED) -> Path:
 
 
 def sft_policy(cache: Path, seed: int) -> Path:
-    """The story model after a few minutes' schooling on its own first sentences: it stops. Trained once a seed."""
+    """The story model after two passes over its own first sentences, which taught it to stop. Trained once a seed."""
     directory = cache / f"stories-sft-{seed}"
     if not (directory / "lessons.jsonl").is_file():
         prompts = openings(seed)
