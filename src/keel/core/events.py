@@ -20,6 +20,8 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Opens or begins the log; half a line that a killed writer left at the end is dropped."""
         self.path = path
+        self.heard: Callable[[Event], None] | None = None
+        """Told of every event once it is in the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
             os.truncate(path, text.rfind(b"\n") + 1)
@@ -27,9 +29,12 @@ class EventLog:
     def append(self, event: str, **fields: Any) -> None:
         """Add one event with the time in unix seconds. NumPy and torch scalars become numbers, nan and inf null."""
         record = {"time": round(time.time(), 3), "event": event, **fields}
-        line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+        written = plain(record)
+        line = json.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
         with explained_when_full(self.path), self.path.open("ab", buffering=0) as file:
             file.write(line.encode())
+        if self.heard is not None:
+            self.heard(written)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop the events of `stage` with a later `step`, so that resuming from `step` writes none of them twice."""

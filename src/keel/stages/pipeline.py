@@ -35,6 +35,7 @@ from keel.stages.recipe import EvaluateConfig, PreferConfig, Recipe, SFTConfig
 from keel.stages.reward import aggregation
 from keel.stages.sft import train_sft
 from keel.stages.summary import Made, summarise
+from keel.stages.trackers.follow import tracking
 from keel.train.judge import Judge
 from keel.train.rollout import EncodedPrompt
 from keel.train.settings import ShapingConfig
@@ -79,7 +80,8 @@ def run(
         )
         begun = time.monotonic()
         try:
-            made = run_stages(recipe, context, only)
+            with tracking(recipe, directory, context.events, progress):
+                made = run_stages(recipe, context, only)
         except KeelError:
             if context.events.path.is_file():  # a run that was refused or broke off is one to look at
                 with suppress(KeelError):  # on a full disk there is no page, and the first message is the one to read

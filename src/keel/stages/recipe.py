@@ -12,6 +12,7 @@ from keel.monitor.thresholds import Thresholds
 from keel.train.settings import CheckpointConfig, OptimConfig, ShapingConfig
 
 Labels = Literal["given", "majority", "share", "weighted", "dawid_skene"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class DataSection(Config):
@@ -307,6 +308,9 @@ class Recipe(Config):
     """Where the lines of the verdicts are drawn; long answers need a higher kl_stop_per_sequence."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When resumable checkpoints are written."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Who else is sent the figures while the run goes on. Each needs its library (`keel-rlhf[wandb]` and so on); all
+    work offline unless the product's own environment variables say otherwise."""
 
     @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Self:
