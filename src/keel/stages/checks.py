@@ -4,7 +4,7 @@ The pairs lie in `keel.store.queue`; a Python judge answers at once, people when
 answer stands left is a coin that the seed tosses, for both kinds of judges, so a liking for one side favours nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean
@@ -14,6 +14,7 @@ from keel.core.errors import KeelError, TrainingError
 from keel.core.seed import derive
 from keel.data.records import Comparison, Prompt
 from keel.monitor.verdict import Verdict
+from keel.stages.functions import REPEAT
 from keel.stages.labels import Labeller, Pair, sound
 from keel.stats.sequential import win_rate
 from keel.store.queue import RULE, Answer, Choice, Question, Queue, QueuedPair, StoredVerdict
@@ -133,47 +134,51 @@ class PairCheck:
     setting: str = "guardian.checks.judge"
     """The recipe's setting that names the judge, for messages."""
 
-    def draw(self, step: int, prompts: Sequence[Prompt], policy: Answers, sft: Answers) -> Asked:
+    def draw(self, step: int, prompts: Sequence[Prompt], policy: Answers, sft: Answers, first: int = 0) -> Asked:
         """Ask which of the two answers to each prompt is better; a Python judge is asked at once.
 
+        `first` is the number of the first pair within its step, so that one step can ask again about other prompts.
         After a kill the same call adds nothing, and the judge is asked only about what it has not answered. A judge
         that raises, or answers nothing, is a verdict; one that returns something else is a TrainingError.
         """
-        numbers = self.queue.ask(self._pairs(step, prompts, policy, sft))
+        numbers = self.queue.ask(self._pairs(step, first, prompts, policy, sft))
         plain = [(question.id, obvious(question)) for question in self.queue.unanswered(numbers, RULE)]
         self.queue.answer_all(Answer(pair=number, judge=RULE, choice=choice) for number, choice in plain if choice)
         to_judge = self.queue.unanswered(numbers, RULE)
+        keys = {n: derive(self.seed, "judge", self.stage, step, place) for place, n in enumerate(numbers, start=first)}
         return Asked(
             pairs=len(to_judge),
             settled=len(numbers) - len(to_judge),
             labels_spent=labels(self.queue.seen_before(self.run, self.stage, step)),
-            verdict=None if self.judge is None else self._ask_judge(self.judge, step, to_judge),
+            verdict=None if self.judge is None else self._ask_judge(self.judge, to_judge, keys),
         )
 
     def read(self, step: int) -> Evidence:
         """What judges have said so far. A step that was read before gives what it gave then."""
         stored = self.queue.verdicts(self.run, self.stage, step)
-        known = {judged.pair for judged in resolved(self.queue.seen_before(self.run, self.stage, step))}
+        before = {judged.pair for judged in resolved(self.queue.seen_before(self.run, self.stage, step))}
         every = resolved(stored)
         spent = labels(stored)
         waiting = self.queue.asked(self.run, self.stage, step - 1)
         return Evidence(
-            fresh=[judged for judged in every if judged.pair not in known],
+            fresh=[judged for judged in every if judged.pair not in before],
             every=every,
             labels_spent=spent,
             verdict=silent(waiting) if waiting and not spent else None,
         )
 
-    def _pairs(self, step: int, prompts: Sequence[Prompt], policy: Answers, sft: Answers) -> list[QueuedPair]:
+    def _pairs(
+        self, step: int, first: int, prompts: Sequence[Prompt], policy: Answers, sft: Answers
+    ) -> list[QueuedPair]:
         blank = [nan] * len(prompts)
         rows = zip(
             prompts,
-            zip(policy.texts, policy.finished, policy.scores or blank, strict=True),
-            zip(sft.texts, sft.finished, sft.scores or blank, strict=True),
+            zip(policy.texts, policy.finished, policy.scores if len(policy.scores) else blank, strict=True),
+            zip(sft.texts, sft.finished, sft.scores if len(sft.scores) else blank, strict=True),
             strict=True,
         )
         pairs = []
-        for place, (prompt, ours, theirs) in enumerate(rows):
+        for place, (prompt, ours, theirs) in enumerate(rows, start=first):
             policy_left = derive(self.seed, "sides", self.stage, step, place) % 2 == 0
             left, right = (ours, theirs) if policy_left else (theirs, ours)
             pairs.append(
@@ -194,10 +199,9 @@ class PairCheck:
             )
         return pairs
 
-    def _ask_judge(self, judge: Labeller, step: int, questions: Sequence[Question]) -> Verdict | None:
+    def _ask_judge(self, judge: Labeller, questions: Sequence[Question], keys: Mapping[int, int]) -> Verdict | None:
         """Ask the Python judge about what it has not answered yet, and store what it says."""
-        fresh = {question.id for question in self.queue.unanswered([q.id for q in questions], self.judge_name)}
-        asked = [(place, question) for place, question in enumerate(questions) if question.id in fresh]
+        asked = self.queue.unanswered([question.id for question in questions], self.judge_name)
         if not asked:
             return None
         pairs = [
@@ -207,18 +211,18 @@ class PairCheck:
                 b=question.right,
                 a_finished=question.left_finished,
                 b_finished=question.right_finished,
-                key=derive(self.seed, "judge", self.stage, step, place),
+                key=keys[question.id],
             )
-            for place, question in asked
+            for question in asked
         ]
         try:
             answer = judge(pairs)
         except KeelError as error:
-            return failed(len(pairs), f"It said: {error}")
+            return failed(len(pairs), str(error).removesuffix(REPEAT).strip())
         if isinstance(answer, list | tuple) and not answer:
             return failed(len(pairs), "It returned an empty list.")
         records = sound(answer, len(pairs), self.setting)
-        choices = choices_of(records, [question for _, question in asked], self.setting)
+        choices = choices_of(records, asked, self.setting)
         self.queue.answer_all(
             Answer(pair=number, judge=self.judge_name, choice=choice) for number, choice in choices.items()
         )

@@ -13,6 +13,9 @@ from typing import Any
 from keel.core.errors import ConfigError, KeelError, TrainingError
 from keel.core.files import file_sha256
 
+REPEAT = "Correct it and give the same command again; finished stages are kept."
+"""How a message about somebody's function ends where it stops the run."""
+
 
 def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
     """The function that `spec` names; relative files start at `folder`. Runs the file, as importing does.
@@ -75,10 +78,7 @@ def _explained(kind: type[KeelError], field: str, what: str, file: str) -> Itera
     except Exception as error:  # not our code: anything may come out of it
         where = f" at {place}" if (place := _place(error, file)) else ""
         said = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
-        raise kind(
-            f"{field}: {what} failed{where} ({said}). Correct it and give the same command again; finished stages are "
-            "kept."
-        ) from error
+        raise kind(f"{field}: {what} failed{where} ({said}). {REPEAT}") from error
 
 
 def _place(error: Exception, file: str) -> str:

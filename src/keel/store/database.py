@@ -125,4 +125,9 @@ def _explained(error: sqlite3.Error) -> str:
         return "the disk is full. Nothing already answered is lost: free some space and give the same command again."
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
         return f"cannot be written ({error}). Give this user the right to write the file and its folder."
+    if code == sqlite3.SQLITE_IOERR:
+        return (
+            f"{error}: the disk is full or failing, or a limit on the size of files is reached. Nothing already "
+            "answered is lost: put it right and give the same command again."
+        )
     return f"{error}. Nothing already answered is lost."
