@@ -83,6 +83,15 @@ def test_evidence_says_what_changed_and_when(tmp_path):
     assert 25 <= chosen.changed_at <= 45
 
 
+def test_a_log_of_thousands_of_steps_is_judged_alike(tmp_path):
+    short = runs.grpo_length_hack()
+    long = [short[at * len(short) // 3000] | {"step": at + 1} for at in range(3000)]
+    letter = letter_for(long, tmp_path)
+    assert letter.findings[0].verdict.rule == "length_growth"
+    assert 700 < letter.findings[0].since < 1800
+    assert letter.examined[0].stage.history.steps.step == 3000
+
+
 def test_three_updates_cannot_be_judged(tmp_path):
     letter = letter_for(runs.dpo()[:3], tmp_path)
     assert letter.status == "unclear"

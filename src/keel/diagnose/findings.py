@@ -1,12 +1,14 @@
 """What rules say of a finished run: at its end, since when, and what was wrong for a while and passed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from keel.diagnose import offline, policy
 from keel.diagnose.dialect import Kind
-from keel.diagnose.log import Stage
-from keel.monitor.history import History
+from keel.diagnose.log import Stage, Told
+from keel.monitor.history import History, Series
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import LEVELS, Verdict
 
@@ -14,12 +16,19 @@ Rule = Callable[[History, Thresholds], Verdict]
 
 LEAST_UPDATES = 5
 """A run shorter than this cannot be judged: nothing in it can be told from noise."""
-MOST_LOOKS = 40
+MOST_ROWS = 240
+"""A longer history is averaged in groups of consecutive rows before it is judged: the tests take time with the square
+of it, and nothing that decides is shorter than such a group."""
+MOST_LOOKS = 30
 """How many points of a run are looked at to find out since when something is wrong."""
 ABSENT = "not measured"
 """Stands in the message of a rule whose figures the log does not have."""
 DATED = {"not_finite", "overfitting", "memorised", "chosen_falls", "saturated_loss"}
 """Rules for fixed sets that say something of the course of training; the others judge the end."""
+SAID_ONCE = {"clipped_scores"}
+"""Rules that speak up once a run, so that silence says nothing."""
+SAID_AGAIN = {"kl_per_sequence": "distance", "kl_per_token": "distance"}
+"""Rules of the time of the run that another one looks at the whole run for."""
 SAID_BETTER = {"pair_accuracy": {"reward_model_accuracy"}}
 """Rules that keep silent where the run itself has said the same with an interval."""
 
@@ -95,29 +104,62 @@ def rules_for(kind: Kind) -> Sequence[Rule]:
 def examine(stage: Stage, thresholds: Thresholds) -> Examined:
     """Put a stage to its rules, and take over what rules said of it while it ran."""
     findings, passed, not_judged = [], [], []
-    told = {verdict.rule for verdict in stage.told}
+    said = {told.verdict.rule for told in stage.told}
+    whole, stage = stage, replace(stage, history=thinned(stage.history))
     for rule in rules_for(stage.kind) if not _too_short(stage) else (offline.not_finite,):
-        verdict = rule(stage.history, thresholds)
-        if told & SAID_BETTER.get(verdict.rule, set()):
+        looked_at = whole if rule is offline.not_finite else stage
+        verdict = rule(looked_at.history, thresholds)
+        if said & SAID_BETTER.get(verdict.rule, set()):
             continue
         if ABSENT in verdict.message.lower():
             not_judged.append(verdict)
         elif verdict.level != "ok":
-            findings.append(Finding(stage=stage.name, verdict=verdict, since=_since(rule, verdict, stage, thresholds)))
-        elif stage.kind == "rl" and (past := _past(rule, stage, thresholds)):
+            findings.append(
+                Finding(stage=stage.name, verdict=verdict, since=_since(rule, verdict, looked_at, thresholds))
+            )
+        elif stage.kind == "rl" and looked_at is stage and (past := _past(rule, stage, thresholds)):
             findings.append(past)
         else:
             passed.append(verdict)
     judged = {finding.verdict.rule for finding in findings} | {verdict.rule for verdict in passed}
-    for verdict in stage.told:
-        if verdict.rule in judged:
+    for told in stage.told:
+        if told.verdict.rule in judged or SAID_AGAIN.get(told.verdict.rule) in judged:
             continue
-        if verdict.level == "ok":
-            passed.append(verdict)
+        if told.verdict.level == "ok":
+            passed.append(told.verdict)
         else:
-            findings.append(Finding(stage=stage.name, verdict=verdict))
+            findings.append(_from_told(told, whole))
     findings.sort(key=lambda finding: (finding.until is not None, -finding.gravity, -(finding.verdict.confidence or 0)))
-    return Examined(stage=stage, findings=tuple(findings), passed=tuple(passed), not_judged=tuple(not_judged))
+    return Examined(stage=whole, findings=tuple(findings), passed=tuple(passed), not_judged=tuple(not_judged))
+
+
+def _from_told(told: Told, stage: Stage) -> Finding:
+    """A verdict of the time of the run: over, where its rule kept silent from then to the end."""
+    steps = _steps(stage.history)
+    later = sum(at > told.last for at in steps) if told.last is not None else 0
+    over = told.verdict.rule not in SAID_ONCE and later > max(5, len(steps) // 10)
+    return Finding(stage=stage.name, verdict=told.verdict, since=told.since, until=told.last if over else None)
+
+
+def thinned(history: History) -> History:
+    """The history with at most MOST_ROWS rows of each sort; judges' checks stay as they are."""
+    return History(_grouped(history.steps), _grouped(history.evaluations), history.checks)
+
+
+def _grouped(series: Series) -> Series:
+    """Means of consecutive rows, each with the last step of its group; a figure nobody knows stays away."""
+    size = -(-len(series) // MOST_ROWS)
+    if size <= 1:
+        return series
+    names = {name for row in series.rows for name in row}
+    ends = range(size, len(series) + size, size)
+    columns = {name: values for name in names if np.isfinite(values := series.values(name)).any()}
+    grouped = Series()
+    for end in ends:
+        part = {name: values[end - size : end] for name, values in columns.items()}
+        means = {name: float(known.mean()) for name, v in part.items() if len(known := v[np.isfinite(v)])}
+        grouped.add(int(series.rows[min(end, len(series)) - 1]["step"]), means)
+    return grouped
 
 
 def _too_short(stage: Stage) -> bool:

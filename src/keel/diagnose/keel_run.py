@@ -9,13 +9,15 @@ import yaml
 from keel.core.errors import ArtifactError
 from keel.core.events import Event, read_events
 from keel.diagnose.dialect import Kind
-from keel.diagnose.log import Log, Stage
+from keel.diagnose.log import Log, Stage, Told
 from keel.monitor.history import History
 from keel.monitor.verdict import LEVELS, Verdict
 
 KINDS: dict[str, Kind] = {"sft": "sft", "reward": "reward", "prefer": "preference", "ppo": "rl"}
 SETTINGS = {"sft": "keel-sft", "reward": "keel-reward", "prefer": "keel-prefer", "ppo": "keel-ppo"}
 EVENTS = "events.jsonl"
+SILENCE = 5
+"""Updates that a rule may keep silent, or a tenth of the run, and still speak of the same thing."""
 SHARED_BY = {"data": "reward", "best of": "reward"}
 """Stages without figures of their own whose verdicts belong to another: labels and best-of-n judge the reward model."""
 
@@ -77,30 +79,42 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
         settings=SETTINGS[family],
         history=history,
         set_to=dict(_flat(starts[-1])) if starts else {},
-        told=_told(events, name),
+        told=_told(events, name, [int(row["step"]) for row in history.steps.rows]),
         actions=tuple(_in_words(event) for event in rows("action")),
         over=any(_family(other) == family for other in later),
     )
 
 
-def _told(events: Sequence[Event], name: str) -> tuple[Verdict, ...]:
+def _told(events: Sequence[Event], name: str, steps: Sequence[int]) -> tuple[Told, ...]:
     """The last word of each rule about the stage, ok ones too."""
-    last: dict[str, Verdict] = {}
+    told: dict[str, Told] = {}
+    silence = max(SILENCE, len(steps) // 10)
     first_reward = next((e["stage"] for e in events if _family(e.get("stage")) == "reward"), "")
     for event in events:
         stage = str(event.get("stage"))
         shared = name == first_reward and any(stage.startswith(other) for other in SHARED_BY)
-        if event.get("event") == "verdict" and event.get("level") in LEVELS and (stage == name or shared):
-            last[str(event.get("rule"))] = Verdict(
-                event["level"],
-                str(event.get("rule")),
-                str(event.get("message") or ""),
-                dict(event.get("figures") or {}),
-                str(event.get("remedy") or ""),
-                str(event.get("cause") or ""),
-                event.get("confidence"),
-            )
-    return tuple(last.values())
+        if event.get("event") != "verdict" or event.get("level") not in LEVELS or not (stage == name or shared):
+            continue
+        rule, at = str(event.get("rule")), event.get("step")
+        at = at if isinstance(at, int) else None
+        before = told.get(rule)
+        since = at
+        if at is not None and before is not None and before.last is not None and at - before.last <= silence:
+            since = before.since if before.verdict.level != "ok" else at
+        told[rule] = Told(verdict=_verdict(event), since=since, last=at)
+    return tuple(told.values())
+
+
+def _verdict(event: Event) -> Verdict:
+    return Verdict(
+        event["level"],
+        str(event.get("rule")),
+        str(event.get("message") or ""),
+        dict(event.get("figures") or {}),
+        str(event.get("remedy") or ""),
+        str(event.get("cause") or ""),
+        event.get("confidence"),
+    )
 
 
 def _left_behind(actions: Sequence[Event]) -> set[int]:

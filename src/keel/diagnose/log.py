@@ -11,6 +11,17 @@ from keel.monitor.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a rule said while the run went on: its last word, and when."""
+
+    verdict: Verdict
+    since: int | None = None
+    """The first update at which it said this or worse, without a long silence since; None outside of updates."""
+    last: int | None = None
+    """The last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One thing that was trained, in keel's words."""
 
@@ -21,8 +32,8 @@ class Stage:
     history: History
     set_to: Mapping[str, Any] = field(default_factory=dict)
     """Settings with the values that they had, where the log says so."""
-    told: tuple[Verdict, ...] = ()
-    """What rules said during the run itself; of each rule the last word."""
+    told: tuple[Told, ...] = ()
+    """What rules said during the run itself."""
     actions: tuple[str, ...] = ()
     """What was done about it while it ran, in words."""
     over: bool = False

@@ -90,6 +90,14 @@ MOVES: Mapping[str, Move] = {
         "A few extreme scores cannot steer the update any more.",
         "the share of clipped scores: over a twentieth, and the ranking suffers",
     ),
+    "rescale": Move(
+        "Scores of an unknown scale are mostly cut off by the clip; the statistics of the run bring them into it.",
+        "the share of clipped scores, which should be a few in a hundred",
+    ),
+    "place": Move(
+        "Only k1 in the reward leads to the policy that the KL is meant to lead to.",
+        "the KL, and the score against it",
+    ),
     "spread": Move(
         "Prompts whose answers all score alike teach nothing; drop them, or take harder and easier ones in.",
         "the share of prompts without spread, which should fall",
@@ -149,6 +157,8 @@ MOVES: Mapping[str, Move] = {
 }
 
 CALLED_FOR: Mapping[str, Sequence[str]] = {
+    "judge_failed": ("judge",),
+    "judges_silent": ("judge",),
     "not_finite": ("slower", "sturdier", "hold", "clip_reward", "stop_earlier"),
     "distance": ("hold", "stop_earlier", "slower"),
     "length_growth": ("shorter", "hold", "fresh_labels", "finish"),
@@ -158,6 +168,9 @@ CALLED_FOR: Mapping[str, Sequence[str]] = {
     "score_course": ("slower", "stop_earlier", "hold", "critic", "more_samples"),
     "update_size": ("fewer_epochs", "slower", "narrow"),
     "critic": ("critic", "no_critic", "slower"),
+    "clipped_scores": ("rescale", "clip_reward", "better_reward"),
+    "kl_placement": ("place", "hold", "loosen"),
+    "nothing_gained": ("slower", "clean", "smooth"),
     "kl_finite": ("slower", "hold", "sturdier", "stop_earlier"),
     "kl_per_sequence": ("hold", "stop_earlier", "slower"),
     "kl_per_token": ("hold", "slower", "stop_earlier"),
@@ -202,6 +215,11 @@ NAMES: Mapping[str, str] = {
     "score_course": "a score that does not rise or does not last",
     "update_size": "updates that go too far",
     "critic": "a critic that explains nothing",
+    "clipped_scores": "scores that are cut off",
+    "kl_placement": "a KL penalty that leads elsewhere",
+    "nothing_gained": "training that gained nothing",
+    "judge_failed": "judges whose verdicts failed",
+    "judges_silent": "judges who do not answer",
     "kl_finite": "a KL that is not finite",
     "kl_per_sequence": "the policy has left its reference behind",
     "kl_per_token": "the policy drifts from its reference",

@@ -85,7 +85,7 @@ def _add(advice: dict[tuple[str, str], Advice], stage: Stage, move: str, finding
     name = setting.name.replace("{algorithm}", algorithm)
     had, to = setting.change(stage.set_to, algorithm)
     key = (name, "" if setting.factor else to)  # a number can go one way only; words name different changes
-    if key in advice:
+    if key in advice or (had is not None and to == f"{had:.3g}"):  # a whole number may have nowhere to go
         return
     stop = _last_good(stage, finding)
     if "{stop}" in to:

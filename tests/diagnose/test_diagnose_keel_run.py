@@ -1,0 +1,113 @@
+"""keel's own run folders as logs: stages, rounds, what rules said at the time, what was done."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import report_runs
+
+from keel.core.errors import ArtifactError
+from keel.core.events import EventLog
+from keel.diagnose.letter import write_letter
+from keel.diagnose.paper import markdown
+from keel.diagnose.read import read_log
+
+
+def log_of(folder: Path, steps: int = 30, **figures) -> EventLog:
+    """A run of RL whose KL and score rise gently."""
+    log = EventLog(folder / "events.jsonl")
+    log.append(
+        "stage_started", stage="ppo 1", config={"algorithm": "rloo", "kl": {"controller": "fixed", "initial": 0.1}}
+    )
+    for step in range(1, steps + 1):
+        usual = {"score_mean": 0.02 * step, "kl_nats_per_token": 0.005 * step, "kl_nats_per_sequence": 0.1 * step}
+        log.append("step", stage="ppo 1", step=step, **usual | {name: of(step) for name, of in figures.items()})
+    return log
+
+
+@pytest.mark.parametrize("kind", report_runs.KINDS)
+def test_every_kind_of_run_gets_a_letter(kind, tmp_path):
+    letter = write_letter(report_runs.write_run(tmp_path / kind, kind))
+    assert letter.log.tool == "keel"
+    assert (letter.status == "unwell") == (kind == "hacked")
+    assert letter.advice
+    assert markdown(letter)
+
+
+def test_a_run_can_be_named_by_its_events_too(tmp_path):
+    log_of(tmp_path)
+    assert read_log(tmp_path / "events.jsonl").path == tmp_path
+
+
+def test_each_round_is_a_stage_and_only_the_last_is_judged_as_the_outcome(tmp_path):
+    letter = write_letter(report_runs.write_run(tmp_path, "rounds"))
+    rounds = [one.stage for one in letter.examined if one.stage.kind == "rl"]
+    assert len(rounds) > 1
+    assert [stage.over for stage in rounds] == [True] * (len(rounds) - 1) + [False]
+
+
+def test_what_a_rule_said_at_the_time_is_over_when_it_kept_silent_since(tmp_path):
+    log = log_of(tmp_path)
+    for step in (8, 9):
+        log.append("verdict", stage="ppo 1", step=step, level="act", rule="odd", message="odd", figures={}, remedy="")
+    (finding,) = write_letter(tmp_path).findings
+    assert (finding.since, finding.until) == (8, 9)
+    log.append("verdict", stage="ppo 1", step=29, level="act", rule="odd", message="odd", figures={}, remedy="")
+    (finding,) = write_letter(tmp_path).findings
+    assert (finding.since, finding.until) == (29, None)
+
+
+def test_steps_that_a_rollback_left_behind_do_not_count(tmp_path):
+    def drift(step):
+        return 40.0 if 20 < step <= 25 else 3.0
+
+    log = log_of(tmp_path, steps=40, kl_nats_per_sequence=drift)
+    log.append(
+        "action",
+        stage="ppo 1",
+        step=25,
+        action="roll_back",
+        taken=True,
+        rules=["kl_per_sequence"],
+        evidence=[],
+        reason="The KL left its line.",
+        before={"kl.initial": 0.1},
+        after={"kl.initial": 0.3},
+        to_step=20,
+        remedy="",
+    )
+    letter = write_letter(tmp_path)
+    steps = [row["step"] for row in letter.examined[0].stage.history.steps.rows]
+    assert steps == [*range(1, 21), *range(26, 41)]
+    assert letter.status == "healthy"
+    assert "update 25: roll back to update 20 (kl.initial 0.1 → 0.3). The KL left its line." in markdown(letter)
+
+
+def test_the_run_is_judged_by_the_lines_of_its_recipe(tmp_path):
+    log_of(tmp_path, kl_nats_per_sequence=lambda step: 30.0)
+    assert write_letter(tmp_path).status == "unwell"
+    (tmp_path / "recipe.yaml").write_text("thresholds: {kl_stop_per_sequence: 50}\n")
+    assert write_letter(tmp_path).status == "healthy"
+
+
+def test_settings_are_keys_of_the_recipe_with_the_values_they_had(tmp_path):
+    log_of(tmp_path, kl_nats_per_sequence=lambda step: 2.0 * step)
+    first = write_letter(tmp_path).advice[0]
+    assert (first.setting, first.had, first.to) == ("ppo.kl.initial", 0.1, "0.2")
+
+
+def test_a_run_that_has_not_trained_yet_is_refused(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append("stage_started", stage="data prompts", config={})
+    with pytest.raises(ArtifactError, match="holds no step of a training stage yet, only events of: data prompts"):
+        read_log(tmp_path)
+    (tmp_path / "events.jsonl").write_text("")
+    with pytest.raises(ArtifactError, match="is empty"):
+        read_log(tmp_path)
+
+
+def test_a_figure_written_as_null_was_no_number(tmp_path):
+    log_of(tmp_path, score_mean=lambda step: None if step > 25 else 0.1)
+    letter = write_letter(tmp_path)
+    assert letter.headline == "Unwell: figures that are no numbers since update 26."
+    assert json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])["score_mean"] is None
