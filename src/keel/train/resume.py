@@ -36,6 +36,32 @@ class Checkpoint:
         restore_random_states(load_tensors(self.folder / "random.safetensors"))
 
 
+def save_checkpoint(
+    target: Path, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
+) -> None:
+    """Write a whole checkpoint, or none; one that stands at `target` is replaced."""
+    with atomic_directory(target) as draft:
+        for name, module in modules.items():
+            save_module(module, draft / f"{name}.safetensors")
+        save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
+        save_file(random_states(), draft / "random.safetensors")
+        files = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
+        (draft / "checkpoint.json").write_text(json.dumps({"step": step, "state": dict(state), "files": files}))
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint whose files are all as they were written. A damaged one raises ArtifactError with a way on."""
+    try:
+        meta = json.loads((folder / "checkpoint.json").read_text())
+        step, state, files = meta["step"], meta["state"], meta["files"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise damaged(folder, f"checkpoint.json cannot be read ({error})") from error
+    for name, digest in files.items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise damaged(folder, f"{name} is missing or has changed")
+    return Checkpoint(step=step, state=state, folder=folder)
+
+
 class Checkpoints:
     """The checkpoints of one stage of one run; only the newest is kept."""
 
@@ -49,33 +75,15 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint, or None. A damaged one raises ArtifactError that says what to delete."""
         found = sorted(self.folder.glob(f"{PREFIX}*"))
-        if not found:
-            return None
-        newest = found[-1]
-        try:
-            meta = json.loads((newest / "checkpoint.json").read_text())
-            step, state, files = meta["step"], meta["state"], meta["files"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise damaged(newest, f"checkpoint.json cannot be read ({error})") from error
-        for name, digest in files.items():
-            if not (newest / name).is_file() or file_sha256(newest / name) != digest:
-                raise damaged(newest, f"{name} is missing or has changed")
-        return Checkpoint(step=step, state=state, folder=newest)
+        return load_checkpoint(found[-1]) if found else None
 
     def save(
         self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
     ) -> None:
         """Write a whole checkpoint beside the old one, then drop the old one."""
         target = self.folder / f"{PREFIX}{step:09d}"
-        for leaving in self.folder.glob(f".{PREFIX}*.partial-*"):  # of a run that was killed while it wrote
-            recover_directory(leaving.with_name(leaving.name[1:].partition(".")[0]))
-        with atomic_directory(target) as draft:
-            for name, module in modules.items():
-                save_module(module, draft / f"{name}.safetensors")
-            save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
-            save_file(random_states(), draft / "random.safetensors")
-            files = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
-            (draft / "checkpoint.json").write_text(json.dumps({"step": step, "state": dict(state), "files": files}))
+        drop_unfinished(self.folder)
+        save_checkpoint(target, step, modules=modules, optimizer=optimizer, state=state)
         for old in self.folder.glob(f"{PREFIX}*"):
             if old != target:
                 shutil.rmtree(old)
@@ -84,6 +92,58 @@ class Checkpoints:
         """The stage is done: nothing of it needs to be resumed."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
+
+
+class Snapshots:
+    """Checkpoints of earlier moments that a run may go back to, beside the one that it resumes from.
+
+    A snapshot that no longer counts stays on disk until `prune`, which belongs after the next checkpoint: a run that is
+    killed before resumes from an older one, for which the snapshot still counts.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder / "snapshots", most
+        self.steps: list[int] = []
+        """Of the snapshots that count, oldest first."""
+
+    def save(
+        self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
+    ) -> None:
+        """Keep this moment. Where there are too many, the one is given up whose neighbours lie closest; never the
+        newest.
+        """
+        drop_unfinished(self.folder)
+        save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state)
+        self.steps = [*(kept for kept in self.steps if kept < step), step]
+        while len(self.steps) > self.most:
+            gaps = [
+                after - before
+                for before, after in zip([self.steps[0] - 1, *self.steps[:-2]], self.steps[1:], strict=True)
+            ]
+            self.steps.pop(min(range(len(gaps)), key=gaps.__getitem__))
+
+    def load(self, step: int) -> Checkpoint:
+        return load_checkpoint(self._path(step))
+
+    def forget_after(self, step: int) -> None:
+        """What came after `step` no longer counts."""
+        self.steps = [kept for kept in self.steps if kept <= step]
+
+    def prune(self) -> None:
+        """Drop what no longer counts."""
+        wanted = {self._path(step) for step in self.steps}
+        for path in self.folder.glob(f"{PREFIX}*"):
+            if path not in wanted:
+                shutil.rmtree(path)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{PREFIX}{step:09d}"
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a run left there that was killed while it wrote."""
+    for leaving in folder.glob(f".{PREFIX}*.partial-*"):
+        recover_directory(leaving.with_name(leaving.name[1:].partition(".")[0]))
 
 
 class BestWeights:
@@ -107,6 +167,10 @@ class BestWeights:
 
     def put_back(self, module: nn.Module) -> None:
         restore_module(module, load_tensors(self.path))
+
+    def copy_to(self, folder: Path) -> None:
+        """Beside a snapshot, so that going back brings the best of that time back too."""
+        shutil.copyfile(self.path, folder / self.path.name)
 
 
 def damaged(folder: Path, what: str) -> ArtifactError:

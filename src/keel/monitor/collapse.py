@@ -1,0 +1,123 @@
+"""Answers that become alike, rewards that say nothing, a critic that learns nothing."""
+
+from math import isnan
+
+import numpy as np
+
+from keel.monitor.bands import reward_saturation
+from keel.monitor.drift import FEW
+from keel.monitor.history import History
+from keel.monitor.reading import SURE, graded, reading, unknown
+from keel.monitor.thresholds import DEFAULT, Thresholds
+from keel.monitor.verdict import Figure, Verdict, worst
+
+ALIKE = "One answer pays best whatever is asked, and the policy has settled on it."
+
+
+def mode_collapse(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """The same answer to one prompt every time, or to all prompts: the graver of the two."""
+    return worst([_self_bleu(history, thresholds), _unique(history, thresholds)])
+
+
+def _self_bleu(history: History, thresholds: Thresholds) -> Verdict:
+    rule, name = "mode_collapse", "self_bleu"
+    found = reading(history.steps, name)
+    if found is None:
+        return unknown(rule, name)
+    level, sure = graded(found.now, thresholds.self_bleu_watch, thresholds.self_bleu_act)
+    text = f"Self-BLEU across prompts is {found.now:.2f} ({found.before:.2f} at the start)"
+    if level == "ok" or found.errors < SURE:
+        return Verdict("ok", rule, f"{text}.", found.figures)
+    return Verdict(level, rule, f"{text}: answers to different prompts are alike.", found.figures, _REMEDY, ALIKE, sure)
+
+
+def _unique(history: History, thresholds: Thresholds) -> Verdict:
+    rule, name = "mode_collapse", "unique_share"
+    found = reading(history.steps, name)
+    if found is None:
+        return unknown(rule, name)
+    level, sure = graded(1 - found.now, 1 - thresholds.unique_watch, 1 - thresholds.unique_act)
+    text = f"{found.now:.0%} of a rollout's responses are different ({found.before:.0%} at the start)"
+    if level == "ok" or found.errors > -SURE:
+        return Verdict("ok", rule, f"{text}.", found.figures)
+    return Verdict(level, rule, f"{text}.", found.figures, _REMEDY, ALIKE, sure)
+
+
+_REMEDY = (
+    "Set an entropy bonus (ppo.entropy_coef) first. Then look at the KL: above its healthy band raise the KL "
+    "coefficient, below it lower it."
+)
+
+
+def incoherence(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """Responses that no longer come to an end by themselves."""
+    rule, name = "incoherence", "finished_share"
+    found = reading(history.steps, name)
+    if found is None:
+        return unknown(rule, name)
+    level, sure = graded(-found.difference, thresholds.unfinished_watch, thresholds.unfinished_act)
+    text = f"{found.now:.0%} of responses end by themselves ({found.before:.0%} at the start)"
+    if level == "ok" or found.errors > -SURE:
+        return Verdict("ok", rule, f"{text}.", found.figures)
+    return Verdict(
+        level,
+        rule,
+        f"{text}, since step {found.since}.",
+        found.figures,
+        "Set ppo.shaping.missing_eos_ceiling, raise max_new_tokens, or raise the KL coefficient.",
+        "Going on talking pays more than ending.",
+        sure,
+    )
+
+
+def reward_flattened(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """Scores of a rollout that are all the same: nothing to learn from."""
+    rule, steps = "reward_flattened", history.steps
+    spread = steps.known("score_std")[-FEW:]
+    if len(spread) < FEW:
+        return unknown(rule, "score_std")
+    widest = float(spread.max())
+    figures: dict[str, Figure] = {"score_std": widest}
+    found = f"The scores of each of the last {FEW} rollouts differ by {widest:.3g} at most (standard deviation)"
+    if widest > thresholds.score_std_watch:
+        return Verdict("ok", rule, f"{found}.", figures)
+    collapsed = widest <= thresholds.score_std_stop
+    return Verdict(
+        "act" if collapsed else "watch",
+        rule,
+        f"{found}: {'no' if collapsed else 'hardly any'} signal is left.",
+        figures,
+        "Look at the samples: either all are the same, or the reward model no longer tells them apart.",
+        "The reward model has no opinion about what the policy now writes.",
+        0.95 if collapsed else 0.6,
+    )
+
+
+def reward_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """Scores beyond any that a reward model should give."""
+    rule, largest = "reward_saturation", history.steps.last("score_abs_max")
+    if isnan(largest):
+        return Verdict("ok", rule, "Not judged: no figure score_abs_max.")
+    return reward_saturation(largest, abs(history.steps.last("score_mean")), thresholds)
+
+
+def value_failure(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """A critic that, after its first updates, predicts returns worse than their mean would."""
+    rule, window = "value_failure", thresholds.value_updates
+    values = history.steps.known("explained_variance")
+    if len(values) < 2 * window:
+        return unknown(rule, "explained_variance")
+    now = float(np.median(values[-window:]))
+    figures: dict[str, Figure] = {"explained_variance": now}
+    found = f"The critic explains {now:.0%} of the variance of returns (median of {window} updates)"
+    if now >= thresholds.explained_variance_watch:
+        return Verdict("ok", rule, f"{found}.", figures)
+    return Verdict(
+        "watch",
+        rule,
+        f"{found}: advantages are noisier than without it.",
+        figures,
+        "Raise ppo.critic_learning_rate, give the critic a network of its own (ppo.critic: separate), or use rloo.",
+        "The critic does not follow the returns.",
+        0.7,
+    )

@@ -1,0 +1,176 @@
+"""From the verdicts of all rules to one decision: evidence is weighed, not counted.
+
+Every family of rules (keel.monitor.rules.FAMILIES) looks at a run from another side. The surest rule of a family gives
+its weight of evidence, log(p / (1 - p)) nats for a confidence p; the families' weights add up to the log-odds that the
+run goes wrong, starting from PRIOR. So one sign alone, however loud, is looked into; two that agree are acted upon.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import Any, Literal
+
+from keel.monitor.rules import FAMILIES
+from keel.monitor.settings import GuardianConfig
+from keel.monitor.verdict import Verdict
+
+Action = Literal["raise_kl", "lower_kl", "length_penalty", "entropy_bonus", "ask_humans", "roll_back", "stop"]
+
+PRIOR = -3.0
+"""Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
+SURE_ENOUGH = 0.9
+"""Probability of trouble from which the guardian acts."""
+DOUBT = 0.3
+"""Probability from which it asks judges, where there are some."""
+HACKING = frozenset({"drift", "map", "score", "form", "variety", "people"})
+"""Families whose signs together mean that the policy is being led astray."""
+ALONE = frozenset({"kl_bands", "not_finite", "reward_saturation", "reward_flattened", "human_gain"})
+"""Rules whose verdict of stop, or act for people's, is enough by itself: they read a line, not a likeness."""
+MOST = log(0.99 / 0.01)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """Something the guardian does, or would do, and why."""
+
+    action: Action
+    rules: tuple[str, ...]
+    evidence: tuple[Verdict, ...]
+    reason: str
+    confidence: float
+    since: int | None = None
+    """Step at which the trouble began, as far as the evidence shows."""
+    taken: bool = True
+    """False where the recipe lets the rules behind it advise only."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields of the event `action` that say why."""
+        return {
+            "action": self.action,
+            "taken": self.taken,
+            "rules": list(self.rules),
+            "evidence": [
+                {"rule": v.rule, "level": v.level, "message": v.message, "figures": v.figures} for v in self.evidence
+            ],
+            "reason": self.reason,
+            "confidence": self.confidence,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assessment:
+    """How likely it is that the run goes wrong, and the verdicts that say so, weightiest first."""
+
+    probability: float
+    signs: tuple[Verdict, ...] = ()
+    names: tuple[str, ...] = ()
+    """Of the rules, as in RULES."""
+    decisive: bool = False
+    """Whether one rule's verdict is enough by itself."""
+    since: int | None = None
+
+
+def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
+    """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name."""
+    alone = [name for name in ALONE if name in verdicts and _enough(name, verdicts[name])]
+    strongest: dict[str, str] = {}
+    for name, verdict in verdicts.items():
+        family = FAMILIES[name]
+        if family not in HACKING or verdict.level == "ok" or verdict.confidence is None:
+            continue
+        if family not in strongest or verdict.confidence > (verdicts[strongest[family]].confidence or 0):
+            strongest[family] = name
+    weights = {name: _weight(verdicts[name].confidence) for name in strongest.values()}
+    odds = PRIOR + sum(weights.values())
+    probability = 0.99 if alone else 1 / (1 + exp(-odds))
+    names = [*alone, *sorted((n for n in weights if n not in alone), key=lambda n: -weights[n])]
+    signs = tuple(verdicts[name] for name in names)
+    return Assessment(
+        probability=probability,
+        signs=signs,
+        names=tuple(names),
+        decisive=bool(alone),
+        since=_since([v for v in signs if v.level in ("act", "stop")] or list(signs)),
+    )
+
+
+def _enough(name: str, verdict: Verdict) -> bool:
+    return verdict.level == "stop" or (name in ("human_gain", "reward_flattened") and verdict.level == "act")
+
+
+def _weight(confidence: float | None) -> float:
+    """Nats of evidence; none for a coin flip, none against."""
+    p = min(max(confidence or 0.5, 0.5), 0.99)
+    return min(log(p / (1 - p)), MOST)
+
+
+def _since(signs: Sequence[Verdict]) -> int | None:
+    """The earliest step that any of the signs dates from."""
+    steps = [figure for v in signs if isinstance(figure := v.figures.get("since"), int)]
+    return min(steps, default=None)
+
+
+@dataclass
+class Memory:
+    """What the guardian has done so far; plain values, kept with every checkpoint."""
+
+    rollbacks: int = 0
+    quiet_until: int = 0
+    """No new decision up to this step: what was changed needs time to show."""
+    settings: dict[str, float] = field(default_factory=dict)
+    """What was changed, at its present value."""
+
+
+def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memory, step: int) -> Decision | None:
+    """What to do at `step`; None when nothing is to be done, or not enough is known."""
+    if config.mode == "off" or step <= memory.quiet_until:
+        return None
+    heard = {name: v for name, v in verdicts.items() if mode_of(name, config) != "off"}
+    found = assess(heard)
+    if found.probability >= SURE_ENOUGH:
+        able = assess({name: v for name, v in heard.items() if mode_of(name, config) == "act"})
+        taken = able.probability >= SURE_ENOUGH
+        final = memory.rollbacks >= config.actions.max_rollbacks
+        return Decision(
+            action="stop" if final else "roll_back",
+            rules=found.names,
+            evidence=found.signs,
+            reason=because(found),
+            confidence=found.probability,
+            since=found.since,
+            taken=taken,
+        )
+    stalled = heard.get("stalled")
+    if stalled is not None and stalled.level == "watch":
+        return Decision(
+            action="lower_kl",
+            rules=("stalled",),
+            evidence=(stalled,),
+            reason=stalled.message,
+            confidence=stalled.confidence or 0.5,
+            taken=mode_of("stalled", config) == "act",
+        )
+    if found.probability >= DOUBT and config.checks.every:
+        return Decision(
+            action="ask_humans",
+            rules=found.names,
+            evidence=found.signs,
+            reason=f"Signs of trouble, not proof ({found.probability:.0%}).",
+            confidence=found.probability,
+            since=found.since,
+            taken=any(mode_of(name, config) == "act" for name in found.names),
+        )
+    return None
+
+
+def mode_of(rule: str, config: GuardianConfig) -> str:
+    """Whether a rule may act, advise, or is off: never more than the guardian as a whole."""
+    own = config.rules.get(rule, config.mode)
+    order = ("off", "advise", "act")
+    return min(own, config.mode, key=order.index)
+
+
+def because(found: Assessment) -> str:
+    """The signs in one sentence each."""
+    cause = next((v.cause for v in found.signs if v.cause), "")
+    return " ".join([*(v.message for v in found.signs if v.level != "ok"), cause]).strip()

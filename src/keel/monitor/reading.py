@@ -1,0 +1,94 @@
+"""What a figure did over a run: where it began, where it was best, where it is, and whether that is more than noise."""
+
+from dataclasses import dataclass
+from math import isfinite, nan, sqrt
+from typing import Literal
+
+import numpy as np
+
+from keel.monitor.history import Series
+from keel.monitor.verdict import Figure, Level, Verdict
+from keel.stats.arrays import Floats
+from keel.stats.change import noise
+
+LEAST_UPDATES = 6
+"""Below so many known values a rule about change says nothing."""
+START = 4
+"""Values at the beginning whose mean is where a figure came from."""
+RECENT = 2
+"""Newest values whose mean is where a figure is: one reading is not enough, three are late."""
+SURE = 3.0
+"""Standard errors that a change must exceed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """A figure against an earlier level of its own."""
+
+    name: str
+    before: float
+    """The earlier level: at the start, or the lowest or highest since."""
+    now: float
+    """Mean of the newest values."""
+    errors: float
+    """now - before in standard errors of that difference; read from the series' own noise."""
+    since: int
+    """Step at which the newest level began."""
+
+    @property
+    def difference(self) -> float:
+        return self.now - self.before
+
+    @property
+    def ratio(self) -> float:
+        """Factor from before to now; nan where that means nothing."""
+        return self.now / self.before if self.before > 0 else nan
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        return {self.name: self.now, f"{self.name}_before": self.before, "since": self.since}
+
+
+def reading(series: Series, name: str, against: Literal["start", "lowest", "highest"] = "start") -> Reading | None:
+    """None while too little is known. `lowest` and `highest` are of means over START values, the newest left out."""
+    values = series.values(name)
+    places = np.flatnonzero(np.isfinite(values))
+    known = values[places]
+    if len(known) < LEAST_UPDATES:
+        return None
+    earlier = known[:-RECENT]
+    means = trailing(earlier, START)
+    level = {"start": means[0], "lowest": means.min(), "highest": means.max()}[against]
+    now = float(known[-RECENT:].mean())
+    spread = noise(known).spread
+    error = spread * sqrt(1 / RECENT + 1 / START)
+    difference = now - float(level)
+    errors = difference / error if error > 0 else 0.0
+    half = level + difference / 2
+    beyond = known > half if difference > 0 else known < half
+    first = len(known) - 1
+    while first > 0 and (beyond[first - 1] or beyond[max(0, first - 2)]):
+        first -= 1
+    step = int(series.rows[int(places[first])]["step"])
+    return Reading(name=name, before=float(level), now=now, errors=float(errors), since=step)
+
+
+def trailing(values: Floats, window: int) -> Floats:
+    """Means of every `window` neighbouring values."""
+    sums = np.concatenate([[0.0], values.cumsum()])
+    width = min(window, len(values))
+    return (sums[width:] - sums[:-width]) / width
+
+
+def graded(size: float, watch: float, act: float) -> tuple[Level, float]:
+    """The level of a change of this size, and how sure that is: 0.5 at the watch line, 0.95 from the act line on."""
+    if not isfinite(size) or size < watch:
+        return "ok", 0.0
+    if size >= act:
+        return "act", min(0.99, 0.95 + 0.04 * (size - act) / (act - watch))
+    return "watch", 0.5 + 0.45 * (size - watch) / (act - watch)
+
+
+def unknown(rule: str, name: str) -> Verdict:
+    """What a rule says while it cannot tell."""
+    return Verdict("ok", rule, f"Not judged: fewer than {LEAST_UPDATES} updates with a figure {name}.")

@@ -1,0 +1,57 @@
+"""Settings of the guardian. No torch here: the command line reads them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from keel.core.config import Config
+
+Mode = Literal["act", "advise", "off"]
+
+
+class ActionsConfig(Config):
+    """What the guardian changes when it acts, and how far."""
+
+    kl_factor: float = Field(3.0, gt=1)
+    """By how much the KL coefficient is multiplied after a rollback, and divided when exploration has stalled; always
+    within kl.low and kl.high."""
+    kl_least: float = Field(0.02, gt=0)
+    """What the KL coefficient is raised to, at least, where it was smaller."""
+    length_penalty: float = Field(0.5, ge=0)
+    """shaping.length_penalty from the moment that length is what the policy games."""
+    missing_eos_ceiling: float = -1.0
+    """shaping.missing_eos_ceiling from the moment that responses stop ending by themselves."""
+    entropy_coef: float = Field(0.01, ge=0)
+    """Entropy bonus from the moment that answers become alike (C10: before the KL coefficient)."""
+    max_rollbacks: int = Field(3, ge=0)
+    """After so many rollbacks the next alarm ends the stage with the last healthy policy."""
+
+
+class CheckConfig(Config):
+    """Independent evidence: pairs of policy and SFT answers on held-out prompts, for judges."""
+
+    judge: str | None = None
+    """`file.py:function` that judges pairs, like rounds.labeller; null leaves the pairs to people (keel judge RUN)."""
+    every: int = Field(0, ge=0)
+    """Updates between checks; 0 asks nobody."""
+    pairs: int = Field(20, ge=1)
+    """Pairs a check."""
+    label_budget: int = Field(200, ge=0)
+    """Verdicts that a stage may ask for, all checks together."""
+
+
+class GuardianConfig(Config):
+    """Watches an RL run, explains what goes wrong, and acts before it is lost."""
+
+    mode: Mode = "act"
+    """act changes settings, rolls back and stops; advise says what it would do; off only keeps the figures."""
+    rules: dict[str, Mode] = Field(default_factory=dict)
+    """Rules that differ from `mode`, by name (docs/guardian.md lists them)."""
+    actions: ActionsConfig = ActionsConfig()
+    """What acting means."""
+    checks: CheckConfig = CheckConfig()
+    """Judges' verdicts while the run goes on."""
+    snapshot_every: int = Field(5, ge=1)
+    """Updates between the checkpoints that a rollback can go back to."""
+    snapshots: int = Field(4, ge=1)
+    """How many of them are kept; each is as large as the trained weights and the optimiser's state."""
