@@ -32,13 +32,20 @@ def track(folder: Path, product: str) -> str:
     pytest.importorskip(product, reason=f"the optional library {product} is not installed")
     environment = {**PRIVATE, "TRACKIO_DIR": str(folder / "trackio"), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, tracked.__file__, str(folder), product]
-    first = subprocess.run([*program, "1", "30", "torn"], env=environment, capture_output=True, text=True, timeout=60)
+    first = subprocess.run(
+        [*program, "1", "30", "torn"], env=environment, capture_output=True, text=True, timeout=60, cwd=folder
+    )
     assert first.returncode == 9, first.stderr
-    second = subprocess.run([*program, "26", "45"], env=environment, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(
+        [*program, "26", "45"], env=environment, capture_output=True, text=True, timeout=60, cwd=folder
+    )
     assert second.returncode == 0, second.stderr
     assert "Traceback" not in first.stderr + second.stderr
     assert "goes on without it" not in first.stderr + second.stderr
     assert first.stdout + second.stdout == ""
+    assert {path.name for path in folder.iterdir()} <= {
+        "events.jsonl", "trackers.json", "tensorboard", "wandb", "mlruns", "mlartifacts", "mlflow.db", "trackio"
+    }  # fmt: skip
     return second.stderr
 
 
@@ -95,19 +102,22 @@ def test_wandb_writes_the_same_run_twice_offline(tmp_path):
 def test_mlflow_reads_back_each_step_once(tmp_path):
     track(tmp_path, "mlflow")
     program = f"""
-import json, logging, os
-os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-from mlflow import MlflowClient
-from keel.stages.trackers.mlflow import own_store
+import json, os
 from pathlib import Path
-uri = own_store(Path({str(tmp_path)!r}))
-client = MlflowClient(uri, uri if uri.startswith("sqlite") else None)
+os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+from keel.stages.trackers.mlflow import own_store
+os.environ["MLFLOW_TRACKING_URI"] = own_store(Path({str(tmp_path)!r}))
+from mlflow import MlflowClient
+client = MlflowClient()
 (run,) = client.search_runs([client.get_experiment_by_name("keel").experiment_id])
 history = {{name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}}
 files = [f.path for folder in ("alarms", "samples") for f in client.list_artifacts(run.info.run_id, folder)]
 print(json.dumps([run.info.status, run.data.params, run.data.tags, history, files]))
 """
-    done = subprocess.run([sys.executable, "-c", program], env=PRIVATE, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=PRIVATE, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
     status, params, tags, metrics, files = json.loads(done.stdout)
     assert status == "FINISHED"
     assert params["model.path"] == "model"
@@ -131,7 +141,9 @@ rows = SQLiteStorage.get_logs("keel", run.name)
 print(json.dumps([run.config, rows, run.alerts()], default=str))
 """
     environment = {**PRIVATE, "TRACKIO_DIR": str(tmp_path / "trackio")}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
     config, rows, alerts = json.loads(done.stdout)
     assert config["model"]["path"] == "model"
     scores = [(row["step"], row["ppo/score_mean"]) for row in rows if "ppo/score_mean" in row]

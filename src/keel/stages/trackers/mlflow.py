@@ -27,7 +27,7 @@ class MLflow:
     def __init__(self, place: Place) -> None:
         server = os.environ.get("MLFLOW_TRACKING_URI")
         uri = server or own_store(place.directory)
-        files = None if server else (place.directory / "mlruns").absolute().as_uri()
+        files = None if server else (place.directory / "mlartifacts").absolute().as_uri()
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri if find_spec("sqlalchemy") else None)
         if place.known is not None:
             self.identity = place.known
