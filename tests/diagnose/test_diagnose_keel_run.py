@@ -83,6 +83,35 @@ def test_steps_that_a_rollback_left_behind_do_not_count(tmp_path):
     assert "update 25: roll back to update 20 (kl.initial 0.1 → 0.3). The KL left its line." in markdown(letter)
 
 
+def longer(step):
+    return 30.0 + 2 * max(0, step - 10)
+
+
+def stranger(step):
+    return 3.0 + 0.06 * max(0, step - 10)
+
+
+def test_one_sign_alone_is_watched_and_two_of_different_kinds_are_acted_upon(tmp_path):
+    log_of(tmp_path / "one", response_tokens_mean=longer)
+    (sign,) = write_letter(tmp_path / "one").findings
+    assert (sign.verdict.rule, sign.verdict.level) == ("length_hacking", "watch")
+    log_of(tmp_path / "two", response_tokens_mean=longer, ref_perplexity=stranger)
+    letter = write_letter(tmp_path / "two")
+    assert letter.status == "unwell"
+    assert {finding.verdict.rule for finding in letter.findings} == {"length_hacking", "off_distribution"}
+
+
+def test_trouble_that_passed_is_told_as_such(tmp_path):
+    def for_a_while(of):
+        return lambda step: of(min(step, 24)) if step <= 24 else of(0)
+
+    log_of(tmp_path, 60, response_tokens_mean=for_a_while(longer), ref_perplexity=for_a_while(stranger))
+    letter = write_letter(tmp_path)
+    assert letter.status == "healthy"
+    assert letter.headline.startswith("Recovered: ")
+    assert 14 < letter.findings[0].since < letter.findings[0].until < 34
+
+
 def test_the_run_is_judged_by_the_lines_of_its_recipe(tmp_path):
     log_of(tmp_path, kl_nats_per_sequence=lambda step: 30.0)
     assert write_letter(tmp_path).status == "unwell"

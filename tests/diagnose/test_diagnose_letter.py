@@ -108,7 +108,7 @@ def test_nan_everywhere_is_unwell_and_no_error(tmp_path):
 def test_the_markdown_is_one_page_with_every_part(tmp_path):
     page = markdown(letter_for(runs.dpo_displaced(), tmp_path))
     headings = [line for line in page.splitlines() if line.startswith("#")]
-    assert headings[0] == "# Unwell: chosen answers becoming less likely since update 14."
+    assert headings[0] == "# Unwell: chosen answers becoming less likely since update 19."
     assert headings[1:6] == [
         "## Cause",
         "## Findings",

@@ -5,9 +5,9 @@ import pytest
 from helpers import foreign_runs as runs
 
 from keel.diagnose import policy
-from keel.diagnose.findings import rules_for
 from keel.diagnose.letter import write_letter
 from keel.diagnose.read import read_log
+from keel.diagnose.rulebook import RULES
 from keel.monitor.history import History
 from keel.monitor.thresholds import DEFAULT, Thresholds
 
@@ -59,7 +59,7 @@ def test_a_rule_fires_on_its_fault_and_not_on_the_healthy_twin(rule, ill, well, 
     assert rule(history(well(), tmp_path / "well"), DEFAULT).level == "ok"
 
 
-@pytest.mark.parametrize("rule", rules_for("rl"))
+@pytest.mark.parametrize("rule", RULES["rl"])
 @pytest.mark.parametrize(
     "rows", [[], [{"other": 1.0}] * 30, [{"score_mean": float("nan")}] * 2, [{"score_mean": 1.0}] * 30]
 )

@@ -5,11 +5,12 @@ import re
 import pytest
 
 from keel.core.config import fields_of
-from keel.diagnose.findings import RULES, rules_for
 from keel.diagnose.moves import CALLED_FOR, DEFAULT_MOVES, HEALTHY_MOVES, MOVES, NAMES
 from keel.diagnose.prescription import BACK_OFF
 from keel.diagnose.read import DIALECTS
+from keel.diagnose.rulebook import COUNTERPARTS, RULES
 from keel.diagnose.settings import VOCABULARIES, Setting
+from keel.monitor import rules as monitor
 from keel.monitor.history import History
 from keel.monitor.thresholds import DEFAULT
 from keel.stages.recipe import Recipe
@@ -40,15 +41,27 @@ def test_every_move_is_one_that_is_explained():
 
 @pytest.mark.parametrize("kind", RULES)
 def test_every_rule_has_a_name_and_moves(kind):
-    rules = {rule(History(), DEFAULT).rule for rule in rules_for(kind)}
+    rules = {rule(History(), DEFAULT).rule for rule in RULES[kind]}
     assert rules <= set(NAMES)
     assert rules <= set(CALLED_FOR)
+
+
+def test_every_rule_of_the_monitor_has_a_name_and_moves_of_a_recipe():
+    spoken = {rule(History(), DEFAULT).rule for rule in monitor.RULES.values()} | {"kl_per_sequence", "kl_finite"}
+    assert spoken <= set(NAMES)
+    for rule in spoken:
+        assert any(move in VOCABULARIES["keel-ppo"] for move in CALLED_FOR[rule]), rule
+
+
+def test_counterparts_are_rules_of_the_monitor():
+    assert set(COUNTERPARTS) == set(RULES["rl"])
+    assert {name for names in COUNTERPARTS.values() for name in names} <= set(monitor.RULES)
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_every_tool_has_three_settings_to_offer_whatever_is_wrong_and_when_nothing_is(vocabulary):
     settings, kind = VOCABULARIES[vocabulary], KIND_OF[vocabulary]
-    for rule in rules_for(kind):
+    for rule in RULES[kind]:
         moves = [*CALLED_FOR[rule(History(), DEFAULT).rule], *DEFAULT_MOVES[kind]]
         assert len({settings[move].name for move in moves if move in settings}) >= 2, rule
     assert any(move in settings for move in HEALTHY_MOVES[kind])

@@ -1,18 +1,17 @@
 """What rules say of a finished run: at its end, since when, and what was wrong for a while and passed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keel.diagnose import offline, policy
-from keel.diagnose.dialect import Kind
+from keel.diagnose import offline
 from keel.diagnose.log import Stage, Told
+from keel.diagnose.rulebook import Rule, judged, measured, trouble
+from keel.monitor.guardian import SURE_ENOUGH
 from keel.monitor.history import History, Series
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import LEVELS, Verdict
-
-Rule = Callable[[History, Thresholds], Verdict]
 
 LEAST_UPDATES = 5
 """A run shorter than this cannot be judged: nothing in it can be told from noise."""
@@ -21,8 +20,6 @@ MOST_ROWS = 240
 of it, and nothing that decides is shorter than such a group."""
 MOST_LOOKS = 30
 """How many points of a run are looked at to find out since when something is wrong."""
-ABSENT = "not measured"
-"""Stands in the message of a rule whose figures the log does not have."""
 DATED = {"not_finite", "overfitting", "memorised", "chosen_falls", "saturated_loss"}
 """Rules for fixed sets that say something of the course of training; the others judge the end."""
 SAID_ONCE = {"clipped_scores"}
@@ -66,71 +63,70 @@ class Examined:
         return _too_short(self.stage)
 
 
-RULES: Mapping[Kind, Sequence[Rule]] = {
-    "rl": (
-        policy.distance,
-        policy.length_growth,
-        policy.unfinished,
-        policy.collapse,
-        policy.spread,
-        policy.score_course,
-        policy.update_size,
-        policy.critic,
-    ),
-    "preference": (
-        offline.pair_accuracy,
-        offline.chosen_falls,
-        offline.held_out_loss,
-        offline.gap,
-        offline.saturated,
-        offline.no_learning,
-    ),
-    "reward": (
-        offline.pair_accuracy,
-        offline.held_out_loss,
-        offline.gap,
-        offline.score_size,
-        offline.no_learning,
-    ),
-    "sft": (offline.held_out_loss, offline.no_learning),
-}
-
-
-def rules_for(kind: Kind) -> Sequence[Rule]:
-    """The rules that a stage of this kind is put to."""
-    return (offline.not_finite, *RULES[kind])
-
-
 def examine(stage: Stage, thresholds: Thresholds) -> Examined:
     """Put a stage to its rules, and take over what rules said of it while it ran."""
     findings, passed, not_judged = [], [], []
     said = {told.verdict.rule for told in stage.told}
     whole, stage = stage, replace(stage, history=thinned(stage.history))
-    for rule in rules_for(stage.kind) if not _too_short(stage) else (offline.not_finite,):
+    finite = offline.not_finite(whole.history, thresholds)
+    verdicts: list[tuple[Rule, Verdict]] = [(offline.not_finite, finite)]
+    verdicts += [] if _too_short(stage) else judged(stage, thresholds)
+    proven = _proven(stage, thresholds)
+    for rule, found in verdicts:
+        verdict = _weighed(found, proven)
         looked_at = whole if rule is offline.not_finite else stage
-        verdict = rule(looked_at.history, thresholds)
         if said & SAID_BETTER.get(verdict.rule, set()):
             continue
-        if ABSENT in verdict.message.lower():
+        if not measured(verdict):
             not_judged.append(verdict)
         elif verdict.level != "ok":
             findings.append(
                 Finding(stage=stage.name, verdict=verdict, since=_since(rule, verdict, looked_at, thresholds))
             )
-        elif stage.kind == "rl" and looked_at is stage and (past := _past(rule, stage, thresholds)):
+        elif proven is None and stage.kind == "rl" and (past := _past(rule, looked_at, thresholds)):
             findings.append(past)
         else:
             passed.append(verdict)
-    judged = {finding.verdict.rule for finding in findings} | {verdict.rule for verdict in passed}
+    if proven is False and (past := _past_trouble(stage, thresholds)):
+        findings.append(past)
+    spoken = {finding.verdict.rule for finding in findings} | {verdict.rule for verdict in passed}
     for told in stage.told:
-        if told.verdict.rule in judged or SAID_AGAIN.get(told.verdict.rule) in judged:
+        if told.verdict.rule in spoken or SAID_AGAIN.get(told.verdict.rule) in spoken:
             continue
         if told.verdict.level == "ok":
             passed.append(told.verdict)
         else:
-            findings.append(_from_told(told, whole))
+            at_the_time = _from_told(told, whole)
+            if at_the_time.until is None or told.verdict.level != "watch":  # a look that passed is no news
+                findings.append(at_the_time)
     findings.sort(key=lambda finding: (finding.until is not None, -finding.gravity, -(finding.verdict.confidence or 0)))
     return Examined(stage=whole, findings=tuple(findings), passed=tuple(passed), not_judged=tuple(not_judged))
+
+
+def _proven(stage: Stage, thresholds: Thresholds) -> bool | None:
+    """Whether keel's rules together say that something went wrong by the end; None where they were not asked."""
+    if not (stage.by_keel and stage.kind == "rl"):
+        return None
+    return trouble(stage.history, thresholds).probability >= SURE_ENOUGH
+
+
+def _weighed(verdict: Verdict, proven: bool | None) -> Verdict:
+    """One sign alone is looked into: an act of one rule that the others do not bear out is no more than a watch."""
+    return replace(verdict, level="watch") if proven is False and verdict.level == "act" else verdict
+
+
+def _past_trouble(stage: Stage, thresholds: Thresholds) -> Finding | None:
+    """What keel's rules together would have acted on at some time, though they are content at the end."""
+    steps = _steps(stage.history)
+    looks = [(steps[at], trouble(stage.history.until(steps[at]), thresholds)) for at in _looks(steps)]
+    grave = [(step, found) for step, found in looks if found.probability >= SURE_ENOUGH]
+    if not grave:
+        return None
+    after = [step for step, _ in looks if step > grave[-1][0]]
+    worst = max((found for _, found in grave), key=lambda found: found.probability)
+    return Finding(
+        stage=stage.name, verdict=worst.signs[0], since=grave[0][0], until=after[0] if after else grave[-1][0]
+    )
 
 
 def _from_told(told: Told, stage: Stage) -> Finding:

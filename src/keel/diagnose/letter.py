@@ -11,7 +11,7 @@ from keel.core.config import load_config
 from keel.diagnose.figures import FIGURES, shown, words
 from keel.diagnose.findings import LEAST_UPDATES, Examined, Finding, examine
 from keel.diagnose.log import Log, Stage
-from keel.diagnose.moves import NAMES
+from keel.diagnose.moves import CAUSES, NAMES
 from keel.diagnose.offline import start_and_end
 from keel.diagnose.prescription import Advice, prescribe
 from keel.diagnose.read import read_log
@@ -74,7 +74,7 @@ class Letter:
     @property
     def went_well(self) -> tuple[Verdict, ...]:
         """Rules that are content. A score that rose is no good news while the run is unwell: so it does in a hack."""
-        told = [verdict for one in self.examined if not one.stage.over for verdict in one.passed]
+        told = [verdict for one in self.examined if not one.stage.over for verdict in one.passed if verdict.figures]
         return tuple(verdict for verdict in told if self.status != "unwell" or verdict.rule != "score_course")
 
     @property
@@ -143,9 +143,9 @@ def _judged(one: Examined) -> bool:
 def _cause(finding: Finding | None) -> str:
     if finding is None:
         return ""
-    confidence = finding.verdict.confidence
-    sure = f" (confidence {confidence:.0%})" if confidence is not None else ""
-    return f"{finding.verdict.cause or finding.verdict.message}{sure}"
+    verdict = finding.verdict
+    sure = f" (confidence {verdict.confidence:.0%})" if verdict.confidence is not None else ""
+    return f"{verdict.cause or CAUSES.get(verdict.rule) or verdict.message}{sure}"
 
 
 def _evidence(current: Sequence[Examined], findings: Sequence[Finding]) -> list[Evidence]:

@@ -39,6 +39,10 @@ class Stage:
     over: bool = False
     """Whether a later stage took its place, as a later round of RL does."""
 
+    @property
+    def by_keel(self) -> bool:
+        return self.settings.startswith("keel-")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Log:

@@ -56,7 +56,7 @@ MOVES: Mapping[str, Move] = {
     ),
     "stop_earlier": Move(
         "The policy was better before the alarm than at the end.",
-        "compare that checkpoint and the last one with the start, by eyes or judges on held-out prompts",
+        "that checkpoint against the last one and the start, compared by eyes or judges on held-out prompts",
     ),
     "fewer_epochs": Move(
         "Fewer passes over the same answers keep each update near the policy that sampled them.",
@@ -89,6 +89,10 @@ MOVES: Mapping[str, Move] = {
     "clip_reward": Move(
         "A few extreme scores cannot steer the update any more.",
         "the share of clipped scores: over a twentieth, and the ranking suffers",
+    ),
+    "prompts": Move(
+        "Prompts that were seen many times are learned by heart.",
+        "the held-out reward, which should rise with that of training",
     ),
     "rescale": Move(
         "Scores of an unknown scale are mostly cut off by the clip; the statistics of the run bring them into it.",
@@ -171,6 +175,22 @@ CALLED_FOR: Mapping[str, Sequence[str]] = {
     "clipped_scores": ("rescale", "clip_reward", "better_reward"),
     "kl_placement": ("place", "hold", "loosen"),
     "nothing_gained": ("slower", "clean", "smooth"),
+    "kl_runaway": ("hold", "slower", "stop_earlier"),
+    "off_distribution": ("hold", "stop_earlier", "fresh_labels"),
+    "unfamiliar_text": ("hold", "fresh_labels", "stop_earlier"),
+    "score_spread": ("hold", "clip_reward", "fresh_labels"),
+    "reward_disagreement": ("ensemble", "fresh_labels", "hold"),
+    "length_hacking": ("shorter", "hold", "fresh_labels"),
+    "repetition": ("hold", "fresh_labels", "stop_earlier"),
+    "incoherence": ("finish", "room", "hold"),
+    "stock_phrase": ("fresh_labels", "hold", "better_reward"),
+    "mode_collapse": ("explore", "hold", "warmer", "slower"),
+    "human_gain": ("stop_earlier", "fresh_labels", "hold"),
+    "reward_agreement": ("fresh_labels", "better_reward", "ensemble"),
+    "reward_flattened": ("better_reward", "more_samples", "spread"),
+    "value_failure": ("critic", "no_critic", "slower"),
+    "too_far": ("fewer_epochs", "slower", "narrow"),
+    "data_exhausted": ("prompts", "stop_earlier"),
     "kl_finite": ("slower", "hold", "sturdier", "stop_earlier"),
     "kl_per_sequence": ("hold", "stop_earlier", "slower"),
     "kl_per_token": ("hold", "slower", "stop_earlier"),
@@ -220,6 +240,23 @@ NAMES: Mapping[str, str] = {
     "nothing_gained": "training that gained nothing",
     "judge_failed": "judges whose verdicts failed",
     "judges_silent": "judges who do not answer",
+    "kl_runaway": "a KL that takes off",
+    "off_distribution": "answers that the reference would never give",
+    "unfamiliar_text": "answers that the reward model knows nothing of",
+    "score_spread": "scores that drift apart",
+    "reward_disagreement": "reward models that disagree",
+    "length_hacking": "length hacking",
+    "repetition": "answers that repeat themselves",
+    "incoherence": "answers that do not end",
+    "stock_phrase": "one phrase in most answers",
+    "mode_collapse": "answers that have become alike",
+    "human_gain": "a score that judges do not share",
+    "reward_agreement": "a reward model that no longer agrees with judges",
+    "reward_flattened": "scores that are all alike",
+    "value_failure": "a critic that explains nothing",
+    "too_far": "updates that go too far",
+    "stalled": "a policy that no longer moves",
+    "data_exhausted": "prompts learned by heart",
     "kl_finite": "a KL that is not finite",
     "kl_per_sequence": "the policy has left its reference behind",
     "kl_per_token": "the policy drifts from its reference",
@@ -237,3 +274,13 @@ NAMES: Mapping[str, str] = {
     "learning_rate": "an unusual learning rate",
 }
 """What each rule finds, as a doctor would call it."""
+
+CAUSES: Mapping[str, str] = {
+    "kl_per_sequence": "The KL costs less than the score gains by leaving what the reward model was trained on.",
+    "kl_per_token": "The KL costs less than the score gains by leaving what the reward model was trained on.",
+    "kl_finite": "The policy diverged, or gives a probability of 0 to what it sampled.",
+    "agreement": "The raters read the guide differently, or the guide leaves open what counts.",
+    "best_of_n": "The reward model prefers what raters do not.",
+    "learning_rate": "The rate is one for another method: full fine-tuning and LoRA differ about tenfold.",
+}
+"""What brings a finding about, for rules that do not say so themselves."""

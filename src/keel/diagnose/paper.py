@@ -42,8 +42,13 @@ def _body(letter: Letter) -> str:
         lines += [f"{number}. {_setting(letter, advice)}. {advice.why} Watch: {advice.watch}."]
     lines += ["", "Change one at a time, or nobody knows which of them helped.", ""] if len(letter.advice) > 1 else [""]
     if letter.not_judged:
-        missing = [f"- {illness(v)}: {_lacking(v.message)}" for v in letter.not_judged]
-        lines += ["## What this log cannot say", "", *dict.fromkeys(missing), ""]
+        missing = "; ".join(dict.fromkeys(illness(verdict) for verdict in letter.not_judged))
+        lines += [
+            "## What this log cannot say",
+            "",
+            f"It lacks the figures that would show any of this: {missing}.",
+            "",
+        ]
     notes = [f"- `{own}`: {why}" for own, why in {**log.remarks, **log.left_out}.items()]
     if notes:
         lines += ["## About the figures", "", *notes, ""]
@@ -168,9 +173,3 @@ def _setting(letter: Letter, advice: Advice) -> str:
     former = f" (before 0.10.2: `{advice.formerly}`)" if advice.formerly else ""
     had = f"{advice.had:.3g} → " if advice.had is not None else ""
     return f"`{advice.setting}`{former}: **{had}{advice.to}**"
-
-
-def _lacking(message: str) -> str:
-    """What it takes, out of "Not measured: it takes ..."."""
-    _, _, rest = message.partition(":")
-    return rest.strip() or message

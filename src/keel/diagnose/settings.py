@@ -83,6 +83,7 @@ KEEL_PPO = {
     "better_reward": Setting("rounds.first_comparisons", to="twice as many comparisons as were trained on"),
     "ensemble": Setting("reward.members", to="3, with reward.aggregate: min"),
     "clip_reward": Setting("ppo.shaping.clip", 0.5, looked_up="shaping.clip", to="3.0"),
+    "prompts": Setting("data.prompts", to="more prompts, or a lower ppo.updates"),
     "rescale": Setting("ppo.shaping.normalise", to="running", looked_up="-"),
     "place": Setting("ppo.kl.placement", to="reward, with ppo.kl.estimator k1", looked_up="-"),
     "spread": Setting("data.prompts", to="prompts whose answers differ in score"),
