@@ -21,6 +21,7 @@ def log_of(folder: Path, steps: int = 30, **figures) -> EventLog:
     )
     for step in range(1, steps + 1):
         usual = {"score_mean": 0.02 * step, "kl_nats_per_token": 0.005 * step, "kl_nats_per_sequence": 0.1 * step}
+        usual |= {"length_reward_correlation": 0.5}
         log.append("step", stage="ppo 1", step=step, **usual | {name: of(step) for name, of in figures.items()})
     return log
 

@@ -13,34 +13,38 @@ from keel.monitor.verdict import Figure, Level, Verdict, worst
 
 
 def kl_ladder(
-    kl_nats_per_token: float,
-    kl_nats_per_sequence: float,
+    kl_nats_per_token: float | None,
+    kl_nats_per_sequence: float | None,
     *,
     reward_flat: bool = False,
     thresholds: Thresholds = DEFAULT,
 ) -> Verdict:
     """How far the policy is from its reference: the graver of the per-token and the per-sequence rule.
 
-    `reward_flat` says whether the reward has stopped rising (see `is_flat`); only then is a small KL a fault.
+    None is a figure that was not measured; its rule is left out. `reward_flat` says whether the reward has stopped
+    rising (see `is_flat`); only then is a small KL a fault.
     """
     figures: dict[str, Figure] = {
         "kl_nats_per_token": kl_nats_per_token,
         "kl_nats_per_sequence": kl_nats_per_sequence,
     }
-    if not (isfinite(kl_nats_per_token) and isfinite(kl_nats_per_sequence)):
+    if kl_nats_per_token is None and kl_nats_per_sequence is None:
+        return Verdict("ok", "kl_per_token", "Not judged: no figure kl_nats_per_token.")
+    broken = [name for name, kl in figures.items() if isinstance(kl, float) and not isfinite(kl)]
+    if broken:
         return Verdict(
             "stop",
             "kl_finite",
-            f"The KL is {kl_nats_per_token} nats per token and {kl_nats_per_sequence} per sequence: not finite.",
+            f"The KL is no finite number ({' and '.join(broken)}).",
             figures,
             "Go back to the last checkpoint, and look for log-probabilities of -inf and for a diverged policy.",
         )
-    return worst(
-        [
-            _kl_per_sequence(kl_nats_per_sequence, figures, thresholds),
-            _kl_per_token(kl_nats_per_token, reward_flat, figures, thresholds),
-        ]
-    )
+    found = []
+    if kl_nats_per_sequence is not None:
+        found.append(_kl_per_sequence(kl_nats_per_sequence, figures, thresholds))
+    if kl_nats_per_token is not None:
+        found.append(_kl_per_token(kl_nats_per_token, reward_flat, figures, thresholds))
+    return worst(found)
 
 
 def _kl_per_sequence(kl: float, figures: dict[str, Figure], thresholds: Thresholds) -> Verdict:

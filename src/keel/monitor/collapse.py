@@ -71,23 +71,31 @@ def incoherence(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
 
 
 def reward_flattened(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
-    """Scores of a rollout that are all the same: nothing to learn from."""
+    """Scores of a rollout that are all the same: nothing to learn from.
+
+    A fault only where they once differed and the policy has got worse since, or says the same always: rewards of a
+    verifier are equal too before the first success, and when all is solved.
+    """
     rule, steps = "reward_flattened", history.steps
     spread = steps.known("score_std")[-FEW:]
     if len(spread) < FEW:
-        return unknown(rule, "score_std")
+        return unknown(rule, "score_std", FEW)
     widest = float(spread.max())
     figures: dict[str, Figure] = {"score_std": widest}
     found = f"The scores of each of the last {FEW} rollouts differ by {widest:.3g} at most (standard deviation)"
     if widest > thresholds.score_std_watch:
         return Verdict("ok", rule, f"{found}.", figures)
-    collapsed = widest <= thresholds.score_std_stop
+    flat = widest <= thresholds.score_std_stop
+    told_apart = steps.known("score_std").max() > thresholds.score_std_watch
+    score, unique = reading(steps, "score_mean"), steps.known("unique_share")[-FEW:]
+    alike = unique.size > 0 and unique.max() <= thresholds.unique_act
+    collapsed = flat and told_apart and (alike or (score is not None and score.errors < -SURE))
     return Verdict(
         "act" if collapsed else "watch",
         rule,
-        f"{found}: {'no' if collapsed else 'hardly any'} signal is left.",
+        f"{found}: {'no' if flat else 'hardly any'} signal is left.",
         figures,
-        "Look at the samples: either all are the same, or the reward model no longer tells them apart.",
+        "Look at the samples: all are the same, or all as good, or the reward model does not tell them apart.",
         "The reward model has no opinion about what the policy now writes.",
         0.95 if collapsed else 0.6,
     )
@@ -106,7 +114,7 @@ def value_failure(history: History, thresholds: Thresholds = DEFAULT) -> Verdict
     rule, window = "value_failure", thresholds.value_updates
     values = history.steps.known("explained_variance")
     if len(values) < 2 * window:
-        return unknown(rule, "explained_variance")
+        return unknown(rule, "explained_variance", 2 * window)
     now = float(np.median(values[-window:]))
     figures: dict[str, Figure] = {"explained_variance": now}
     found = f"The critic explains {now:.0%} of the variance of returns (median of {window} updates)"

@@ -2,8 +2,10 @@
 
 from math import isfinite, isnan
 
+import numpy as np
+
 from keel.monitor.bands import is_flat, kl_ladder
-from keel.monitor.history import History
+from keel.monitor.history import History, number
 from keel.monitor.reading import SURE, graded, reading, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict
@@ -15,9 +17,10 @@ FEW = 3
 def kl_bands(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     """The KL ladder, both ends (C1)."""
     steps = history.steps
-    if not steps.rows or ("kl_nats_per_token" not in steps.rows[-1] and "kl_nats_per_sequence" not in steps.rows[-1]):
-        return Verdict("ok", "kl_per_token", "Not judged: no figure kl_nats_per_token.")
-    per_token, per_sequence = steps.last("kl_nats_per_token"), steps.last("kl_nats_per_sequence")
+    per_token, per_sequence = (
+        value if isfinite(value := steps.last(name)) or steps.lost(name) else None
+        for name in ("kl_nats_per_token", "kl_nats_per_sequence")
+    )
     rewards = steps.values("reward_mean").tolist()
     return kl_ladder(per_token, per_sequence, reward_flat=is_flat(rewards), thresholds=thresholds)
 
@@ -25,11 +28,10 @@ def kl_bands(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
 def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     """A KL that takes off: the penalty held it, and no longer does."""
     rule, name = "kl_runaway", "kl_nats_per_sequence"
-    recent = history.steps.until(history.steps.step)
-    values = recent.known(name)
+    values = history.steps.known(name)
     window = thresholds.kl_runaway_updates
     if len(values) < window + 2:
-        return unknown(rule, name)
+        return unknown(rule, name, window + 2)
     before, now = float(values[-window - 2 : -window].mean()), float(values[-2:].mean())
     rise = now - before
     figures: dict[str, Figure] = {name: now, f"{name}_before": before, "since": _onset(history, name, before, now)}
@@ -52,8 +54,10 @@ def _onset(history: History, name: str, before: float, now: float) -> int:
     """The first of the newest updates that lie above half the way."""
     step = history.steps.step
     for row in reversed(history.steps.rows):
-        value = row.get(name)
-        if not isinstance(value, int | float) or value < (before + now) / 2:
+        value = number(row.get(name))
+        if isnan(value):
+            continue
+        if value < (before + now) / 2:
             break
         step = int(row["step"])
     return step
@@ -64,12 +68,19 @@ def too_far(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     rule, steps = "too_far", history.steps
     moved, clipped = steps.known("approx_kl")[-FEW:], steps.known("clip_fraction")[-FEW:]
     if len(moved) < FEW and len(clipped) < FEW:
-        return unknown(rule, "approx_kl")
-    kl = float(moved.min()) if len(moved) == FEW else 0.0
-    clip = float(clipped.min()) if len(clipped) == FEW else 0.0
-    figures: dict[str, Figure] = {"approx_kl": kl, "clip_fraction": clip}
-    text = f"In each of the last {FEW} updates at least {kl:.3f} nats per token and {clip:.0%} of ratios clipped"
-    if kl <= thresholds.update_kl_watch and clip <= thresholds.clip_fraction_watch:
+        return unknown(rule, "approx_kl", FEW)
+    figures: dict[str, Figure] = {}
+    seen, far = [], False
+    if len(moved) == FEW:
+        figures["approx_kl"] = least = float(moved.min())
+        seen.append(f"moved at least {least:.3f} nats per token")
+        far = least > thresholds.update_kl_watch
+    if len(clipped) == FEW:
+        figures["clip_fraction"] = least = float(clipped.min())
+        seen.append(f"clipped at least {least:.0%} of ratios")
+        far = far or least > thresholds.clip_fraction_watch
+    text = f"Each of the last {FEW} updates {' and '.join(seen)}"
+    if not far:
         return Verdict("ok", rule, f"{text}.", figures)
     return Verdict(
         "watch",
@@ -89,6 +100,11 @@ def stalled(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     window = thresholds.stalled_updates
     if len(kl) < window or not is_flat(rewards, window):
         return Verdict("ok", rule, "The policy moves, or it is too early to say.")
+    spread = steps.known("score_std")[-window:]
+    if np.ptp(rewards[-window:]) == 0 or (spread.size and spread.max() <= thresholds.score_std_stop):
+        return Verdict(
+            "ok", rule, "The rewards are all the same: nothing could move the policy, whatever the KL costs."
+        )
     now = float(kl[-window:].mean())
     figures: dict[str, Figure] = {"kl_nats_per_token": now}
     if now >= thresholds.kl_stalled_per_token:
@@ -109,12 +125,13 @@ def data_exhausted(history: History, thresholds: Thresholds = DEFAULT) -> Verdic
     rule = "data_exhausted"
     passes, held_out = history.steps.last("prompt_epochs"), history.evaluations.known("reward_mean")
     trained = history.steps.known("reward_mean")
-    if isnan(passes) or passes < thresholds.prompt_epochs_watch or len(held_out) < 4 or len(trained) < 10:
+    if isnan(passes) or passes < thresholds.prompt_epochs_watch or len(held_out) < 6 or len(trained) < 15:
         return Verdict("ok", rule, "Prompts are fresh enough, or it is not known.")
     figures: dict[str, Figure] = {"prompt_epochs": passes, "reward_held_out": float(held_out[-1])}
-    half = len(held_out) // 2
-    gained = float(trained[-5:].mean() - trained[len(trained) // 2 :][:5].mean())
-    gained_held_out = float(held_out[-2:].mean() - held_out[half : half + 2].mean())
+    # Half way and the end; so many values that none is in both.
+    half, middle = len(held_out) // 2, len(trained) // 2
+    gained = float(trained[-5:].mean() - trained[middle - 2 : middle + 3].mean())
+    gained_held_out = float(held_out[-2:].mean() - held_out[half - 1 : half + 1].mean())
     risen = reading(history.steps, "reward_mean")
     if risen is None or risen.errors < SURE or gained <= 0 or gained_held_out > 0.25 * gained:
         return Verdict("ok", rule, f"The prompts were seen {passes:.1f} times.", figures)
@@ -133,8 +150,7 @@ def data_exhausted(history: History, thresholds: Thresholds = DEFAULT) -> Verdic
 def not_finite(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     """Losses or gradients that are no numbers."""
     rule, names = "not_finite", ("loss", "grad_norm")
-    row = history.steps.rows[-1] if history.steps.rows else {}
-    bad = [name for name in names if name in row and not (isinstance(row[name], int | float) and isfinite(row[name]))]
+    bad = [name for name in names if history.steps.lost(name)]
     if not bad:
         return Verdict("ok", rule, "Loss and gradient are finite.")
     return Verdict(

@@ -3,9 +3,10 @@
 Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor.guardian` weighs them together.
 """
 
-from math import isfinite
+from collections.abc import Mapping
+from typing import Any
 
-from keel.monitor.history import History
+from keel.monitor.history import History, number
 from keel.monitor.reading import SURE, graded, reading, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict
@@ -26,8 +27,8 @@ def off_distribution(history: History, thresholds: Thresholds = DEFAULT) -> Verd
         return unknown(rule, "ref_perplexity")
     level, sure = graded(found.ratio - 1, thresholds.ref_perplexity_watch, thresholds.ref_perplexity_act)
     text = (
-        f"The reference's perplexity on the policy's samples is {found.now:.2f}, {found.ratio:.2f} times its lowest "
-        f"({found.before:.2f})"
+        f"The reference's perplexity on the policy's samples is {found.now:.2f} ({found.before:.2f} at its lowest"
+        f"{found.times})"
     )
     if level == "ok" or found.errors < SURE:
         return Verdict("ok", rule, f"{text}.", found.figures)
@@ -57,9 +58,7 @@ def score_spread(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     if found is None:
         return unknown(rule, "score_std")
     level, sure = graded(found.ratio - 1, thresholds.score_spread_watch, thresholds.score_spread_act)
-    text = (
-        f"The standard deviation of scores is {found.now:.3g}, {found.ratio:.2f} times its lowest ({found.before:.3g})"
-    )
+    text = f"The standard deviation of scores is {found.now:.3g} ({found.before:.3g} at its lowest{found.times})"
     if level == "ok" or found.errors < SURE:
         return Verdict("ok", rule, f"{text}.", found.figures)
     remedy = "Read the samples with the highest scores, and put such pairs before raters."
@@ -73,17 +72,15 @@ def length_hacking(history: History, thresholds: Thresholds = DEFAULT) -> Verdic
         return unknown(rule, "response_tokens_mean")
     pays = reading(history.steps, "length_reward_correlation")
     level, sure = graded(found.ratio, thresholds.length_watch, thresholds.length_act)
-    text = (
-        f"Responses have {found.now:.1f} tokens, {found.ratio:.2f} times as many as at the start ({found.before:.1f})"
-    )
+    text = f"Responses have {found.now:.1f} tokens ({found.before:.1f} at the start{found.times})"
     if level == "ok" or found.errors < SURE:
         return Verdict("ok", rule, f"{text}.", found.figures)
     figures = found.figures
     if pays is not None:
         figures |= {"length_reward_correlation": pays.now}
         text += f"; the correlation of length and reward is {pays.now:.2f}"
-        if pays.now < thresholds.length_correlation:
-            level, sure = "watch", min(sure, 0.6)
+    if pays is None or pays.now < thresholds.length_correlation:
+        level, sure = "watch", min(sure, 0.6)
     remedy = "Read whether the longer answers are better. If not, set ppo.shaping.length_penalty."
     return Verdict(level, rule, f"{text}, since step {found.since}.", figures, remedy, GAMED, sure)
 
@@ -123,7 +120,10 @@ def reward_disagreement(history: History, thresholds: Thresholds = DEFAULT) -> V
     if found is None:
         return unknown(rule, "score_disagreement")
     level, sure = graded(found.ratio, thresholds.disagreement_watch, thresholds.disagreement_act)
-    text = f"The reward models of the ensemble differ by {found.now:.2f}, {found.ratio:.2f} times the least so far"
+    text = (
+        f"The reward models of the ensemble differ by {found.now:.2f} standard deviations ({found.before:.2f} at the "
+        f"least{found.times})"
+    )
     if level == "ok" or found.errors < SURE:
         return Verdict("ok", rule, f"{text}.", found.figures)
     remedy = "Set reward.aggregate to min or mean_minus_std, and label pairs on which the members differ."
@@ -133,7 +133,8 @@ def reward_disagreement(history: History, thresholds: Thresholds = DEFAULT) -> V
 def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     """Whether judges still prefer the policy to SFT while the reward rises: the one evidence from outside the loop."""
     rule, checks = "human_gain", history.checks
-    batches = [row["values"] for row in checks.rows if row.get("values")]
+    answered = [(int(row["step"]), told) for row in checks.rows if (told := _values(row))]
+    batches = [values for _, values in answered]
     if not batches:
         return Verdict("ok", rule, "Not judged: no verdicts of judges yet.")
     everything = [value for batch in batches for value in batch]
@@ -147,7 +148,7 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         "win_rate_all_high": high,
         "verdicts": len(everything),
         "p_value": drop.p_value,
-        "since": int(checks.rows[drop.since]["step"]) if drop.since is not None else checks.step,
+        "since": answered[-1 if drop.since is None else drop.since][0],
     }
     found = f"Judges prefer the policy to SFT in {newest[0]:.0%} of the newest {len(batches[-1])} pairs"
     remedy = "Go back to the policy they liked best, and label fresh samples for the reward model."
@@ -170,17 +171,23 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     return Verdict("ok", rule, f"{found}.", figures)
 
 
+def _values(row: Mapping[str, Any]) -> list[float]:
+    """The verdicts of one check; what is none is left out."""
+    values = row.get("values")
+    told = [number(value) for value in values] if isinstance(values, list | tuple) else []
+    return [value for value in told if 0 <= value <= 1]
+
+
 def proxy_gap(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     """How often the reward model and the judges want the same answer, on fresh pairs: the golden probe of a run."""
     rule = "reward_agreement"
     known = history.checks.known("reward_agreement")
-    verdicts = history.checks.values("verdicts")
-    if not len(known) or not verdicts.sum() >= thresholds.human_flat_verdicts:
+    if not len(known) or history.checks.known("verdicts").sum() < thresholds.human_flat_verdicts:
         return Verdict("ok", rule, "Not judged: too few verdicts of judges on fresh pairs.")
     agreement = float(known[-3:].mean())
     figures: dict[str, Figure] = {"reward_agreement": agreement}
     text = f"On fresh pairs the reward model prefers what the judges prefer in {agreement:.0%} of cases"
-    if isfinite(agreement) and agreement < thresholds.reward_agreement_watch:
+    if agreement < thresholds.reward_agreement_watch:
         remedy = "Label fresh samples and refresh the reward model (rounds) before going on."
         return Verdict("watch", rule, f"{text}, little better than a coin.", figures, remedy, OFF_MAP, 0.6)
     return Verdict("ok", rule, f"{text}.", figures)

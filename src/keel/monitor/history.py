@@ -9,6 +9,9 @@ import numpy as np
 
 from keel.stats.arrays import Floats
 
+ABSURD = 1e100
+"""Figures of this size are no measurements, and their squares overflow."""
+
 
 @dataclass
 class Series:
@@ -38,6 +41,16 @@ class Series:
     def first(self, name: str) -> float:
         """The oldest row's figure; nan without rows."""
         return number(self.rows[0].get(name)) if self.rows else nan
+
+    def lost(self, name: str) -> bool:
+        """Whether the newest row's figure is nan or infinite. Logs write null for both, and for what was not measured:
+        it counts where earlier rows have a number.
+        """
+        row = self.rows[-1] if self.rows else {}
+        value = row.get(name)
+        if isinstance(value, float | np.floating):
+            return not isfinite(value)
+        return name in row and value is None and bool(self.known(name).size)
 
     @property
     def step(self) -> int:
@@ -83,15 +96,16 @@ def numbered(rows: Iterable[Mapping[str, Any]]) -> Series:
     """The rows as a series; those without a step get the one that follows."""
     series = Series()
     for row in rows:
-        series.add(int(row["step"]) if row.get("step") is not None else series.step + 1, row)
+        step = number(row.get("step"))
+        series.add(int(step) if isfinite(step) else series.step + 1, row)
     return series
 
 
 def number(value: Any) -> float:
-    """`value` as a float; nan for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    """`value` as a float; nan for what is no finite number, or absurd."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return nan
-    return float(value) if isfinite(value) else nan
+    return float(value) if abs(value) < ABSURD else nan
 
 
 def tail(values: Floats | Sequence[float], window: int) -> Floats:

@@ -45,6 +45,11 @@ class Reading:
         return self.now / self.before if self.before > 0 else nan
 
     @property
+    def times(self) -> str:
+        """The ratio in words; nothing where it means nothing."""
+        return f", a factor of {self.ratio:.2f}" if isfinite(self.ratio) else ""
+
+    @property
     def figures(self) -> dict[str, Figure]:
         return {self.name: self.now, f"{self.name}_before": self.before, "since": self.since}
 
@@ -85,10 +90,10 @@ def graded(size: float, watch: float, act: float) -> tuple[Level, float]:
     if not isfinite(size) or size < watch:
         return "ok", 0.0
     if size >= act:
-        return "act", min(0.99, 0.95 + 0.04 * (size - act) / (act - watch))
+        return "act", min(0.99, 0.95 + 0.04 * (size - act) / (act - watch)) if act > watch else 0.95
     return "watch", 0.5 + 0.45 * (size - watch) / (act - watch)
 
 
-def unknown(rule: str, name: str) -> Verdict:
+def unknown(rule: str, name: str, least: int = LEAST_UPDATES) -> Verdict:
     """What a rule says while it cannot tell."""
-    return Verdict("ok", rule, f"Not judged: fewer than {LEAST_UPDATES} updates with a figure {name}.")
+    return Verdict("ok", rule, f"Not judged: fewer than {least} updates with a figure {name}.")
