@@ -97,6 +97,24 @@ def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
             os.close(ours)
 
 
+def test_a_run_that_had_stopped_is_waited_for_and_ends_with_its_process(tmp_path):
+    folder = write_guarded(tmp_path / "run", 20)
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    process = subprocess.Popen([*KEEL, str(folder)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    try:
+        until(ours, b"its command resumes it")
+        with RunLock(folder):
+            write_guarded(folder, 30)
+            until(ours, b"update 30 of 60")
+        until(ours, b"the run has stopped before its end")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        os.close(ours)
+
+
 def until(descriptor: int, wanted: bytes, limit_s: float = 30.0) -> bytes:
     seen = b""
     ends = time.monotonic() + limit_s

@@ -48,7 +48,7 @@ def test_what_matters_most_is_on_the_smallest_common_terminal(tmp_path):
         "KL per answer",
         "held-out, +2.20 since the start",
         "45 %",
-        "32 to 58 % of 44, reward 79 %",
+        "32 to 58 % of 10, reward 79 %",
         "ACT  reward hacking  since update 36, 2 times, last at 40",
         "update 40: went back to the weights of update 20 (kl_coef 0.05 to 0.1)",
         "explains",
@@ -111,11 +111,26 @@ def test_a_run_is_waiting_running_stopped_or_finished(tmp_path):
         assert watched.state == "running"
         assert math.isfinite(watched.view().now)
         assert watched.look() == []
+    with (folder / "events.jsonl").open("a") as log:
+        log.write('{"event": "verdict"}\n')
     watched.look()
     assert (watched.state, watched.ended) == ("stopped", True)
+    with RunLock(folder):
+        watched.look()
+        assert watched.state == "stopped"  # nothing has been written since
+        with (folder / "events.jsonl").open("a") as log:
+            log.write('{"event": "resumed", "stage": "ppo", "step": 12}\n')
+        watched.look()
+        assert watched.state == "running"
     finished = Watched(write_run(tmp_path / "healthy"))
     finished.look()
     assert (finished.state, finished.troubled) == ("finished", False)
+
+
+def test_the_label_budget_is_shown_where_judges_are_asked(tmp_path):
+    checks = "ppo: {guardian: {checks: {every: %d, label_budget: 200}}}\n"
+    assert "44 of 200 labels spent" in text(write_guarded(tmp_path / "asked", 44, recipe=checks % 10))
+    assert "44 labels spent" in text(write_guarded(tmp_path / "nobody", 44, recipe=checks % 0))
 
 
 def test_time_left_comes_from_the_pace_of_this_attempt(tmp_path):

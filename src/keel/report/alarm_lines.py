@@ -55,9 +55,11 @@ def _card(card: Card, width: int, console: Console, now: float) -> list[Ranked]:
         cleaned = clean(text, console.encoding)
         if not cleaned:
             return []
-        parts = Text(cleaned, style=style).wrap(console, max(20, width - INDENT))
+        parts = list(Text(cleaned, style=style).wrap(console, max(20, width - INDENT)))[:MOST_LINES]
+        for part in parts:
+            part.rstrip()
         labels = [f"{label:>{INDENT - 2}}  ", *[" " * INDENT] * MOST_LINES]
-        return [(rank, Text.assemble((labels[at], "dim"), part)) for at, part in enumerate(list(parts)[:MOST_LINES])]
+        return [(rank, Text.assemble((labels[at], "dim"), part)) for at, part in enumerate(parts)]
 
     lines = [(0, head), *paragraph(1, "", card.message, "dim" if card.over else "")]
     if card.over:

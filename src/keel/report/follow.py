@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keel.core.events import Event
 
+AT_ONCE = 16 << 20  # bytes of one look
 REMEMBERED = 256  # bytes before the reading position; when they change, the log was written anew
 
 
@@ -22,17 +23,17 @@ class Follower:
         """Whether the log was written anew, so that everything earlier is to be forgotten, and the events to add.
 
         A resumed run writes its log anew, without the events that will happen again. Half a line at the end waits for
-        the next look.
+        the next look, and so does what lies further than AT_ONCE.
         """
         try:
             with self.path.open("rb") as file:
                 file.seek(self._position - len(self._before))
-                data = file.read()
+                data = file.read(AT_ONCE)
                 anew = not data.startswith(self._before)
                 if anew:
                     self._position, self._before, self.damaged = 0, b"", 0
                     file.seek(0)
-                    data = file.read()
+                    data = file.read(AT_ONCE)
         except FileNotFoundError:
             anew, data = self._position > 0, b""
             self._position, self._before, self.damaged = 0, b"", 0

@@ -51,6 +51,7 @@ CURVES: dict[str, tuple[tuple[str, str, int], ...]] = {  # figure, title, digits
         ("tokens_per_second", "tokens a second", 0),
     ),
 }
+JUDGES = (("win_rate", "judged win rate", 2),)
 HELD_OUT = (("perplexity", "perplexity", 2), ("loss", "held-out loss", 3), ("accuracy", "held-out acc.", 2))
 
 
@@ -190,8 +191,9 @@ class _Page:
         share = checks.last("win_rate")
         if math.isfinite(share):
             low, high = checks.last("win_rate_low"), checks.last("win_rate_high")
-            spent, proxy = self.live.labels_spent, checks.last("proxy_win_rate")
-            of = f" of {spent:.0f}{' verdicts' if self.wide else ''}" if math.isfinite(spent) else ""
+            count, proxy = checks.last("verdicts"), checks.last("proxy_win_rate")
+            when = f" verdicts at update {checks.at[-1]:.0f}" if self.wide else ""
+            of = f" of {count:.0f}{when}" if math.isfinite(count) else ""
             says = "the reward model says" if self.wide else "reward"
             of += f", {says} {100 * proxy:.0f} %" if math.isfinite(proxy) else ""
         else:
@@ -216,7 +218,8 @@ class _Page:
         known = CURVES.get(self.live.focus, CURVES[""])
         held_out = HELD_OUT if self.live.focus != "ppo" else ()
         titles: set[str] = set()
-        for track, curves in ((self.steps, known), (self.evaluations, held_out)):
+        judges = JUDGES if self.live.focus == "ppo" else ()
+        for track, curves in ((self.live.checks, judges), (self.steps, known), (self.evaluations, held_out)):
             for figure, title, digits in curves:
                 if title not in titles and len(track.known(figure)):
                     titles.add(title)

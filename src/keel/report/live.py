@@ -1,6 +1,7 @@
 """What a run that is still going has shown so far, kept up to date event by event."""
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,22 +21,22 @@ class Track:
     """Figures logged step by step; nan where one was not logged or not finite."""
 
     label: str = ""
-    at: list[float] = field(default_factory=list)
-    columns: dict[str, list[float]] = field(default_factory=dict)
+    at: "array[float]" = field(default_factory=lambda: array("d"))
+    columns: "dict[str, array[float]]" = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """One more row: every number of `event` that is a figure."""
         self.at.append(number(event.get("step")))
         for name, value in event.items():
             if name not in NOT_FIGURES and (name in self.columns or math.isfinite(number(value))):
-                column = self.columns.setdefault(name, [])
-                column += [math.nan] * (len(self.at) - 1 - len(column))
+                column = self.columns.setdefault(name, array("d"))
+                column.extend([math.nan] * (len(self.at) - 1 - len(column)))
                 column.append(number(value))
 
     def get(self, name: str) -> Array:
         """The figure at every step, [N]."""
-        column = self.columns.get(name, [])
-        return np.array(column + [math.nan] * (len(self.at) - len(column)), dtype=np.float64)
+        known = np.array(self.columns.get(name, array("d")), dtype=np.float64)
+        return np.concatenate([known, np.full(len(self.at) - len(known), np.nan)])
 
     def known(self, name: str) -> Array:
         """The figure's finite values, in order."""

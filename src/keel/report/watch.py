@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,31 @@ class Watched:
 
     def look(self) -> list[Event]:
         """Bring everything up to date; the events that are new."""
-        anew, events = self._follower.look()
-        if anew:
-            self.live = Live()
-        for event in events:
-            self.live.add(event)
+        return list(self.news())
+
+    def refresh(self) -> None:
+        """Bring everything up to date; a long log is not held in memory."""
+        for _ in self.news():
+            pass
+
+    def news(self) -> Iterator[Event]:
+        """The events that are new, each once it is in `live`; at the end everything else is up to date too."""
+        moved = False
+        while True:
+            anew, events = self._follower.look()
+            if anew:
+                self.live = Live()
+            for event in events:
+                self.live.add(event)
+                yield event
+            moved = moved or anew or bool(events)
+            if not events:
+                break
         self._read_recipe()
-        self.state = self._state()
-        return events
+        # While nothing new is written a run that had stopped has not begun again, and its lock is left alone: looking
+        # takes it for a moment, in which a run that is just starting would find it taken.
+        if self.state != "stopped" or moved:
+            self.state = self._state()
 
     def _read_recipe(self) -> None:
         path = self.run_dir / "recipe.yaml"
@@ -111,9 +128,13 @@ class Watched:
 
 
 def label_budget(recipe: Mapping[str, Any]) -> float:
-    """The judges' verdicts that a run may spend; nan where its recipe names no such number."""
-    section = recipe.get("judges")
-    return number(section.get("budget")) if isinstance(section, dict) else math.nan
+    """The judges' verdicts that RL may ask for; nan where nobody is asked."""
+    section: object = recipe
+    for name in ("ppo", "guardian", "checks"):
+        section = section.get(name) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not number(section.get("every")) > 0:
+        return math.nan
+    return number(section.get("label_budget"))
 
 
 def event_text(event: Event) -> str:

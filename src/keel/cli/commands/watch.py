@@ -63,15 +63,15 @@ def advice(watched: "Watched") -> str:
 
 def once(watched: "Watched", *, as_json: bool) -> None:
     """Everything there is now."""
-    events = watched.look()
+    for event in watched.news():
+        if as_json:
+            out(json.dumps(watched.summary(event)))
     if watched.state == "waiting":
         raise ArtifactError(
             f"{watched.run_dir}: no run has written there yet (no events.jsonl). Without --once, keel watch waits for "
             "one to begin."
         )
     if as_json:
-        for event in events:
-            out(json.dumps(watched.summary(event)))
         return
     from rich.console import Console
 
@@ -86,7 +86,7 @@ def stream(watched: "Watched", *, as_json: bool) -> None:
     """A line for each event as it comes, until the run ends."""
     told = False
     while True:
-        for event in watched.look():
+        for event in watched.news():
             out(json.dumps(watched.summary(event)) if as_json else watched.summary(event)["text"])
         sys.stdout.flush()
         if watched.ended:
@@ -106,23 +106,30 @@ def live(watched: "Watched") -> None:
 
     console = Console(highlight=False)
     with keyboard() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
-        looked, size = 0.0, (0, 0)
+        looked, size, went_on = 0.0, (0, 0), False
         while True:
             now, current = time.monotonic(), (console.width, console.height)
             if now - looked >= EVERY_S or current != size:
                 looked, size = now, current
-                watched.look()
-                if watched.ended:
+                watched.refresh()
+                went_on = went_on or watched.state == "running"
+                if watched.state == "finished" or (watched.state == "stopped" and went_on):
                     break
-                waiting = watched.state == "waiting"
-                keys = "q quits; the run goes on"
-                said = (f"waiting for a run to begin in {watched.run_dir}; q quits",) if waiting else (keys,)
-                screen.update(Group(*frame(watched.view(*said), console, *size)), refresh=True)
+                screen.update(Group(*frame(watched.view(footnote(watched)), console, *size)), refresh=True)
             if pressed(KEY_S) in ("q", "Q"):
                 break
     if watched.state != "waiting":
         for line in frame(watched.view(*ending(watched)), console, console.width, None):
             console.print(line, no_wrap=True, overflow="crop")
+
+
+def footnote(watched: "Watched") -> str:
+    """The last line of the screen."""
+    if watched.state == "waiting":
+        return f"waiting for a run to begin in {watched.run_dir}; q quits"
+    if watched.state == "stopped":
+        return "the run has stopped; its command resumes it, and this goes on; q quits"
+    return "q quits; the run goes on"
 
 
 def ending(watched: "Watched") -> tuple[str, ...]:
