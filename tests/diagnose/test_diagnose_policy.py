@@ -36,6 +36,7 @@ FAULTS = [
     (policy.length_growth, runs.grpo_length_hack, runs.grpo, "act"),
     (policy.length_growth, runs.openrlhf_hack, runs.openrlhf, "act"),
     (policy.unfinished, runs.grpo_length_hack, runs.grpo, "act"),
+    (policy.unfinished, lambda: runs.grpo(**{"completions/clipped_ratio": 0.8}), runs.openrlhf, "act"),
     (policy.collapse, runs.grpo_collapse, runs.grpo, "act"),
     (policy.spread, runs.grpo_collapse, runs.grpo, "act"),
     (policy.score_course, risen_and_fallen, runs.grpo, "act"),

@@ -107,7 +107,7 @@ MOVES: Mapping[str, Move] = {
         "the share of prompts without spread, which should fall",
     ),
     "longer": Move(
-        "The score was still rising when the run ended.",
+        "The run ended before its figures had settled.",
         "the KL, and a check by judges before and after",
     ),
     "judge": Move(
@@ -139,7 +139,7 @@ MOVES: Mapping[str, Move] = {
         "held-out loss, which should still be falling at the end",
     ),
     "pass_more": Move(
-        "The loss was still falling at the end.",
+        "One more pass shows whether the held-out loss still falls.",
         "held-out loss: stop where it turns",
     ),
     "clean": Move(
@@ -167,6 +167,7 @@ CALLED_FOR: Mapping[str, Sequence[str]] = {
     "distance": ("hold", "stop_earlier", "slower"),
     "length_growth": ("shorter", "hold", "fresh_labels", "finish"),
     "unfinished_answers": ("finish", "room", "shorter"),
+    "answers_cut_off": ("room", "finish", "shorter"),
     "entropy_collapse": ("explore", "hold", "slower", "warmer"),
     "no_spread": ("spread", "more_samples", "warmer", "explore"),
     "score_course": ("slower", "stop_earlier", "hold", "critic", "more_samples"),
@@ -230,6 +231,7 @@ NAMES: Mapping[str, str] = {
     "distance": "the policy has left its reference behind",
     "length_growth": "length hacking",
     "unfinished_answers": "answers that do not end",
+    "answers_cut_off": "answers that are cut off",
     "entropy_collapse": "answers that have become alike",
     "no_spread": "prompts that teach nothing",
     "score_course": "a score that does not rise or does not last",

@@ -107,17 +107,14 @@ def unfinished(history: History, thresholds: Thresholds) -> Verdict:
     figures: dict[str, Figure] = {"finished_share_start": start, "finished_share_end": end}
     if end >= UNFINISHED_WATCH:
         return Verdict("ok", rule, f"{end:.0%} of answers end by themselves.", figures)
-    return Verdict(
-        "act" if end < UNFINISHED_ACT else "watch",
-        rule,
-        f"Only {end:.0%} of answers end by themselves, {start:.0%} at the start.",
-        figures,
-        "Do not pay for answers that were cut off, or leave them more room.",
-        "The score is the same or better without an ending, so the policy no longer ends."
-        if end < start - CUT_OFF
-        else "The limit is shorter than the answers that the model gives.",
-        0.8,
-    )
+    level: Level = "act" if end < UNFINISHED_ACT else "watch"
+    found = f"Only {end:.0%} of answers end by themselves, {start:.0%} at the start."
+    if start < UNFINISHED_WATCH:
+        cause = "The limit is shorter than the answers that this model gives, so what is scored are fragments."
+        return Verdict(level, "answers_cut_off", found, figures, "Leave answers more room.", cause, 0.8)
+    remedy = "Do not pay for answers that were cut off, or leave them more room."
+    cause = "The score is the same or better without an ending, so the policy no longer ends."
+    return Verdict(level, rule, found, figures, remedy, cause, 0.8)
 
 
 def collapse(history: History, thresholds: Thresholds) -> Verdict:

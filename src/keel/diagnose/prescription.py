@@ -60,6 +60,8 @@ def _called_for(pairs: Sequence[tuple[Finding, Stage]]) -> Iterator[tuple[Findin
 def _next_for(examined: Examined) -> Sequence[str]:
     """Moves worth a try after a healthy stage."""
     history = examined.stage.history
+    if examined.too_short:
+        return ("longer", "pass_more", "evaluate", "judge")
     moves = list(HEALTHY_MOVES[examined.stage.kind])
     if examined.stage.kind == "rl":
         scores = history.steps.known("score_mean")

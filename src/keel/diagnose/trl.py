@@ -129,7 +129,7 @@ GROUPS = Dialect(
 
 REWARD = Dialect(
     tool="TRL",
-    trainer="RewardTrainer",
+    trainer="RewardTrainer (or a Trainer of classifiers, which logs an accuracy too)",
     kind="reward",
     settings="trl-reward",
     needs=(("accuracy",), ("loss",)),
