@@ -81,7 +81,7 @@ def examine(stage: Stage, thresholds: Thresholds) -> Examined:
             not_judged.append(verdict)
         elif verdict.level != "ok":
             findings.append(
-                Finding(stage=stage.name, verdict=verdict, since=_since(rule, verdict, looked_at, thresholds))
+                Finding(stage=stage.name, verdict=verdict, since=_since(rule, found, looked_at, thresholds))
             )
         elif proven is None and stage.kind == "rl" and (past := _past(rule, looked_at, thresholds)):
             findings.append(past)

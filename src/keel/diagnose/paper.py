@@ -9,10 +9,12 @@ from rich.text import Text
 
 from keel.core.events import plain
 from keel.diagnose.figures import words
+from keel.diagnose.findings import Finding
 from keel.diagnose.letter import Evidence, Letter, illness
 from keel.diagnose.prescription import Advice
 from keel.report.values import printable
 
+MOST_FINDINGS = 6
 MOST_WELL = 5
 WIDEST = 100  # columns; longer lines are hard to read
 TONES = {"healthy": "bold green", "unwell": "bold red", "unclear": "bold yellow"}
@@ -29,7 +31,10 @@ def _body(letter: Letter) -> str:
     if letter.cause:
         lines += ["## Cause", "", letter.cause, ""]
     if letter.findings:
-        lines += ["## Findings", "", *(f"- {_finding(letter, at)}" for at in range(len(letter.findings))), ""]
+        told = [f"- {_finding(letter, finding)}" for finding in letter.findings[:MOST_FINDINGS]]
+        if len(letter.findings) > MOST_FINDINGS:
+            told.append(f"- and {len(letter.findings) - MOST_FINDINGS} more, which `--json` lists")
+        lines += ["## Findings", "", *told, ""]
     if done := [action for one in letter.examined for action in one.stage.actions]:
         lines += ["## What was done while it ran", "", *(f"- {action}" for action in done), ""]
     if letter.evidence:
@@ -147,8 +152,7 @@ def _what_was_read(letter: Letter) -> str:
     return f"read as {who} ({log.recognised_by}); {'; '.join(parts)}."
 
 
-def _finding(letter: Letter, at: int) -> str:
-    finding = letter.findings[at]
+def _finding(letter: Letter, finding: Finding) -> str:
     when = ""
     if finding.until is not None:
         when = f", update {finding.since} to {finding.until}, then over"
