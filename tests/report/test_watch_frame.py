@@ -10,6 +10,7 @@ from helpers.report_runs import KINDS, Writer, write_run
 from rich.console import Console
 
 from keel.core.files import RunLock
+from keel.report.cards import action_text
 from keel.report.frame import frame
 from keel.report.gauges import Pens, answer_bands, band_of, ladder, share_gauge, token_bands
 from keel.report.records import KLBands
@@ -128,7 +129,7 @@ def test_a_run_is_waiting_running_stopped_or_finished(tmp_path):
 
 
 def test_the_label_budget_is_shown_where_judges_are_asked(tmp_path):
-    checks = "ppo: {guardian: {checks: {every: %d, label_budget: 200}}}\n"
+    checks = "guardian: {checks: {every: %d, label_budget: 200}}\n"
     assert "44 of 200 labels spent" in text(write_guarded(tmp_path / "asked", 44, recipe=checks % 10))
     assert "44 labels spent" in text(write_guarded(tmp_path / "nobody", 44, recipe=checks % 0))
 
@@ -175,3 +176,15 @@ def test_every_event_has_a_line_of_text(tmp_path):
         assert line.startswith("ppo")
         assert "\n" not in line
     assert event_text({}) == ": event"
+
+
+def test_an_action_is_told_in_words():
+    settings = {"before": {"kl_coef": 0.05, "same": 1}, "after": {"kl_coef": 0.15, "same": 1}}
+    told = [
+        ({"action": "raise_kl", "taken": True, **settings}, "update 9: raised the KL weight (kl_coef 0.05 to 0.15)"),
+        ({"action": "roll_back", "taken": True, "to_step": 4}, "update 9: went back to the weights of update 4"),
+        ({"action": "stop", "taken": True, "to_step": 4}, "update 9: stopped, keeping the weights of update 4"),
+        ({"action": "stop", "taken": False}, "update 9: advised only: stop the stage"),
+        ({"action": "something_new"}, "update 9: something_new"),
+    ]
+    assert [action_text(event, 9.0) for event, _ in told] == [text for _, text in told]

@@ -118,9 +118,11 @@ def action_text(event: Event, step: float) -> str:
     """What was done, at which update, and which settings changed: one sentence without a full stop."""
     name = str(event.get("action") or "")
     done, advised = ACTIONS.get(name, (name, name))
-    if name == "roll_back" and math.isfinite(number(event.get("to_step"))):
-        done = f"went back to the weights of update {number(event['to_step']):.0f}"
-        advised = f"go back to the weights of update {number(event['to_step']):.0f}"
+    to_step = number(event.get("to_step"))
+    if name in ("roll_back", "stop") and math.isfinite(to_step):
+        weights = f"the weights of update {to_step:.0f}"
+        joined = {"roll_back": ("went back to", "go back to"), "stop": ("stopped, keeping", "stop, and keep")}[name]
+        done, advised = (f"{words} {weights}" for words in joined)
     when = f"update {step:.0f}: " if math.isfinite(step) else ""
     changed = _changes(event.get("before"), event.get("after"))
     changed = f" ({changed})" if changed else ""

@@ -130,7 +130,7 @@ class Watched:
 def label_budget(recipe: Mapping[str, Any]) -> float:
     """The judges' verdicts that RL may ask for; nan where nobody is asked."""
     section: object = recipe
-    for name in ("ppo", "guardian", "checks"):
+    for name in ("guardian", "checks"):
         section = section.get(name) if isinstance(section, dict) else None
     if not isinstance(section, dict) or not number(section.get("every")) > 0:
         return math.nan
