@@ -42,9 +42,13 @@ MAX_NEW_TOKENS = 40
 LESSONS = 2000
 """Endings on which the story model learns to stop."""
 
-TWICE, GUSHING = 0.1, 0.03
-"""Shares of those endings that say a sentence twice, and that gush."""
+GUSHING = 0.03
+"""Share of those endings that gush."""
 GUSHES = ("Wow!", "Yay! Yay!", "It was so very nice!", "So good!", "It was really fun!", "He was so so happy!")
+
+TWICE = 0.25
+"""Share of the judged endings of two sentences or more that say the first one twice. The story model hardly ever does
+that by itself; a reward model that never saw it comes to like it, as flaw `coverage` shows."""
 
 LENGTH_BIAS = 0.35
 """Utility a word, with flaw `length`; endings have 12 words, and the true reward a deviation of 1.3."""
@@ -259,12 +263,10 @@ def sft_policy(cache: Path, seed: int) -> Path:
 def lesson(text: str, rng: np.random.Generator) -> str:
     """The first whole sentence or two of a text, as a crowd of mixed quality would hand it in.
 
-    Some say a sentence twice and some gush, so that raters and reward models have seen what that looks like.
+    Some gush, so that raters and reward models have seen what that looks like.
     """
     whole = [piece for piece in sentences(text) if piece.rstrip().rstrip("\"'").endswith((".", "!", "?"))]
     said = whole[: 1 if rng.random() < 0.55 else 2]
-    if said and rng.random() < TWICE:
-        said.append(" " + said[-1].strip())
     if said and rng.random() < GUSHING:
         said.append(" " + GUSHES[int(rng.random() * len(GUSHES))])
     return "".join(said)
@@ -279,11 +281,20 @@ def sampled_pairs(cache: Path, seed: int, model: Path) -> list[Pair]:
         a, b = (draw(model, asked, derive(seed, "pairs", side), MAX_NEW_TOKENS) for side in ("a", "b"))
         rows = [[prompt, *x, *y] for prompt, x, y in zip(asked, a, b, strict=True)]
         atomic_write_text(file, json.dumps(rows))
+    rng = generator(seed, "said twice")
     return [
         Pair(prompt=prompt, a=a, b=b, a_finished=a_done, b_finished=b_done, key=index)
-        for index, (prompt, a, a_done, b, b_done) in enumerate(json.loads(file.read_text()))
+        for index, (prompt, *sides) in enumerate(json.loads(file.read_text()))
+        for a, a_done, b, b_done in [(*maybe_twice(*sides[:2], rng), *maybe_twice(*sides[2:], rng))]
         if a != b and a.strip() and b.strip()
     ]
+
+
+def maybe_twice(text: str, finished: bool, rng: np.random.Generator) -> tuple[str, bool]:
+    """The ending; in TWICE of the cases its second sentence makes way for the first, so that none gets longer."""
+    said = sentences(text)
+    again = rng.random() < TWICE and finished and len(said) > 1
+    return f"{said[0]} {said[0].strip()}" if again else text, finished
 
 
 def clean(pair: Pair) -> bool:

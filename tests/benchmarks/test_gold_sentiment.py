@@ -152,6 +152,18 @@ def test_a_lesson_keeps_whole_sentences_only(gold):
 
 
 @pytest.mark.shared
+def test_some_endings_say_their_first_sentence_twice_and_only_finished_ones(gold):
+    rng = np.random.default_rng(0)
+    text = " He ran. She sat."
+    said = [gold.sentiment.maybe_twice(text, True, rng) for _ in range(400)]
+    share = np.mean([one == (" He ran. He ran.", True) for one in said])
+    assert share == pytest.approx(gold.sentiment.TWICE, abs=0.06)
+    assert {one for one in said if one[0] != " He ran. He ran."} == {(text, True)}
+    assert {gold.sentiment.maybe_twice(text, False, rng) for _ in range(50)} == {(text, False)}
+    assert {gold.sentiment.maybe_twice(" He ran.", True, rng) for _ in range(50)} == {(" He ran.", True)}
+
+
+@pytest.mark.shared
 def test_what_is_missing_is_said(gold, tmp_path):
     with pytest.raises(DataError, match="vader-lexicon"):
         gold.stories.lexicon(tmp_path)
