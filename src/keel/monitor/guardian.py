@@ -6,12 +6,12 @@ run goes wrong, starting from PRIOR. So one sign alone, however loud, is looked 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from typing import Any, Literal
 
 from keel.monitor.rules import FAMILIES
-from keel.monitor.settings import GuardianConfig
+from keel.monitor.settings import ActionsConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
 
 Action = Literal["raise_kl", "lower_kl", "length_penalty", "entropy_bonus", "ask_humans", "roll_back", "stop"]
@@ -72,7 +72,7 @@ class Assessment:
 
 def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
     """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name."""
-    alone = [name for name in ALONE if name in verdicts and _enough(name, verdicts[name])]
+    alone = [name for name, verdict in verdicts.items() if name in ALONE and _enough(name, verdict)]
     strongest: dict[str, str] = {}
     for name, verdict in verdicts.items():
         family = FAMILIES[name]
@@ -82,7 +82,7 @@ def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
             strongest[family] = name
     weights = {name: _weight(verdicts[name].confidence) for name in strongest.values()}
     odds = PRIOR + sum(weights.values())
-    probability = 0.99 if alone else 1 / (1 + exp(-odds))
+    probability = max(0.99 if alone else 0.0, 1 / (1 + exp(-odds)))
     names = [*alone, *sorted((n for n in weights if n not in alone), key=lambda n: -weights[n])]
     signs = tuple(verdicts[name] for name in names)
     return Assessment(
@@ -110,6 +110,41 @@ def _since(signs: Sequence[Verdict]) -> int | None:
     return min(steps, default=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Steering:
+    """The settings that the guardian may change, as they are."""
+
+    kl_coef: float
+    length_penalty: float = 0.0
+    missing_eos_ceiling: float | None = None
+    entropy_coef: float = 0.0
+
+
+def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: float, high: float) -> Steering:
+    """The settings to go on with after a decision; the KL coefficient stays within [low, high].
+
+    After a rollback the KL coefficient rises, for whatever led the policy astray was reached by moving. Only where
+    answers grew alike and nothing else is wrong does an entropy bonus come first (C10). What is gamed gets its price.
+    """
+    if decision.action == "lower_kl":
+        return replace(now, kl_coef=min(max(now.kl_coef / actions.kl_factor, low), high))
+    if decision.action != "roll_back":
+        return now
+    rules, changed = set(decision.rules), now
+    if "mode_collapse" in rules:
+        changed = replace(changed, entropy_coef=max(now.entropy_coef, actions.entropy_coef))
+    if rules != {"mode_collapse"}:
+        raised = max(now.kl_coef * actions.kl_factor, actions.kl_least)
+        changed = replace(changed, kl_coef=max(now.kl_coef, min(max(raised, low), high)))
+    if "length_hacking" in rules:
+        changed = replace(changed, length_penalty=max(now.length_penalty, actions.length_penalty))
+    if "incoherence" in rules:
+        ceiling = actions.missing_eos_ceiling
+        old = now.missing_eos_ceiling
+        changed = replace(changed, missing_eos_ceiling=ceiling if old is None else min(old, ceiling))
+    return changed
+
+
 @dataclass
 class Memory:
     """What the guardian has done so far; plain values, kept with every checkpoint."""
@@ -117,8 +152,8 @@ class Memory:
     rollbacks: int = 0
     quiet_until: int = 0
     """No new decision up to this step: what was changed needs time to show."""
-    settings: dict[str, float] = field(default_factory=dict)
-    """What was changed, at its present value."""
+    abandoned: list[list[int]] = field(default_factory=list)
+    """Steps that rollbacks undid, each as [from, to]: after the first, up to the last."""
 
 
 def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memory, step: int) -> Decision | None:

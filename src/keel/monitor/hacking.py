@@ -4,6 +4,7 @@ Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from keel.monitor.history import History, number
@@ -163,10 +164,9 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         return Verdict("watch", rule, text, figures, "Ask about more pairs.", GAMED, 1 - drop.p_value)
     score = reading(history.steps, "score_mean")
     rises = score is not None and score.errors > SURE
-    if rises and len(everything) >= thresholds.human_flat_verdicts and low <= 0.5:
-        text = (
-            f"{found}, {rate:.0%} of all {len(everything)}: no gain that can be told from none, though the score rises."
-        )
+    recent = everything[-thresholds.human_flat_verdicts :]
+    if rises and len(recent) == thresholds.human_flat_verdicts and fmean(recent) <= 0.5:
+        text = f"{found}, {fmean(recent):.0%} of the last {len(recent)}: no gain, though the score rises."
         return Verdict("watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, 0.5)
     return Verdict("ok", rule, f"{found}.", figures)
 

@@ -51,6 +51,8 @@ class GuardianConfig(Config):
     """What acting means."""
     checks: CheckConfig = CheckConfig()
     """Judges' verdicts while the run goes on."""
+    quiet_updates: int = Field(3, ge=0)
+    """Updates after an action in which no other is taken: what was changed must show first."""
     snapshot_every: int = Field(5, ge=1)
     """Updates between the checkpoints that a rollback can go back to."""
     snapshots: int = Field(4, ge=1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
+from keel.algorithms.settings import GRPOConfig, PPOConfig, RLOOConfig
 from keel.core.artifacts import Artifact
 from keel.core.seed import derive
 from keel.data.chat import decode_response
@@ -24,17 +25,24 @@ from keel.models.layers import share_layers
 from keel.models.load import eos_ids, hidden_size
 from keel.models.packed import transformer
 from keel.models.roles import set_role
-from keel.monitor.bands import is_flat, kl_ladder
+from keel.monitor.guardian import Decision, Steering, corrected
+from keel.monitor.settings import CheckConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
+from keel.stages.checks import PairCheck
 from keel.stages.context import StageContext, StageResult
+from keel.stages.guardian import Guardian
+from keel.stages.labels import Labeller
+from keel.stages.live_check import LiveCheck
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
 from keel.stages.recipe import RLConfig
 from keel.stages.roles import read_role, write_role
+from keel.store.queue import FILE as QUEUE
+from keel.store.queue import Queue
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
 from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
-from keel.train.resume import BestWeights, load_tensors, restore_module, save_module
+from keel.train.resume import BestWeights, Checkpoint, load_tensors, restore_module, save_module
 from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
 from keel.train.signals import signals
 from keel.train.step import Metrics
@@ -66,9 +74,18 @@ class Aligner:
     """One RL stage: networks, source, algorithm, evaluation, and how they are saved."""
 
     def __init__(
-        self, context: StageContext, config: RLConfig, task: AlignTask, judge_for: Callable[[OneTrunk | None], Judge]
+        self,
+        context: StageContext,
+        config: RLConfig,
+        task: AlignTask,
+        judge_for: Callable[[OneTrunk | None], Judge],
+        guardian: GuardianConfig,
+        live_judge: Labeller | None,
     ) -> None:
-        """`judge_for` makes the judge; a reward model may take its place on the trunk that it is given."""
+        """`judge_for` makes the judge; a reward model may take its place on the trunk that it is given.
+
+        `live_judge` compares the running policy's answers with SFT's where `guardian` has checks.
+        """
         self.context, self.config, self.task = context, config, task
         seed = derive(context.seed, "ppo", task.round)
         torch.manual_seed(seed)
@@ -84,7 +101,7 @@ class Aligner:
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
         self.kl = KLPenalty(config.kl, coefficient)
         self.critic = self._critic() if config.algorithm == "ppo" else None
-        self.method = {"ppo": config.ppo, "rloo": config.rloo, "grpo": config.grpo}[config.algorithm]
+        self.algorithm = self._algorithm()
         self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
         self.source = RolloutSource(
             policy=self.policy,
@@ -98,6 +115,7 @@ class Aligner:
             prompts=task.prompts,
             decode=self._decode,
             trunk=self.trunk,
+            reference_sampler=InProcessSampler(self.reference.model, eos_ids(self.policy, self.tokenizer)),
             config=RolloutConfig(
                 prompts=config.prompts,
                 samples=config.samples,
@@ -110,8 +128,9 @@ class Aligner:
         self.seed = seed
         self.clock = time.perf_counter()
         self.told_of_clipping = False
-        self.rewards: list[float] = []  # of every update, for the rule that tells a stalled run
         self.best = BestWeights(context.checkpoints.folder)
+        self.guardian = Guardian(context, guardian, context.run.thresholds)
+        self.live_check = self._live_check(guardian.checks, live_judge)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode_response(self.tokenizer, tokens)
@@ -147,6 +166,18 @@ class Aligner:
             restore_module(critic, load_tensors(carried))
         return critic.eval()
 
+    def _live_check(self, config: CheckConfig, judge: Labeller | None) -> LiveCheck | None:
+        if not config.every:
+            return None
+        pairs = PairCheck(
+            queue=Queue(self.context.run.directory / QUEUE),
+            run=self.context.checkpoints.folder.name,
+            stage=self.context.name,
+            seed=self.context.seed,
+            judge=judge,
+        )
+        return LiveCheck(self.context, config, pairs, self.source, self.task.held_out)
+
     def updates(self, start: int) -> Iterator[Metrics]:
         """The metrics of each update from `start` on."""
         config = self.config
@@ -156,17 +187,25 @@ class Aligner:
             micro_batch_tokens=config.micro_batch_tokens,
             seed=self.seed,
         )
-        if self.critic is not None:
-            ppo = PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
-            source = self.source.critic_batches(self.critic, start, config.updates)
-            return fit(source, ppo, self.optimizer, loop, start=start, enough=ppo.enough)
-        grouped = (
-            RLOO(self.policy, config.rloo, self.kl, config.temperature)
-            if config.algorithm == "rloo"
-            else GRPO(self.policy, config.grpo, self.kl, config.max_new_tokens, config.temperature)
-        )
+        algorithm = self.algorithm
+        if isinstance(algorithm, PPO):
+            source = self.source.critic_batches(algorithm.critic, start, config.updates)
+            return fit(source, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
         rollouts = self.source.batches(start, config.updates)
-        return fit(rollouts, grouped, self.optimizer, loop, start=start, enough=grouped.enough)
+        return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
+
+    def _algorithm(self) -> PPO | RLOO | GRPO:
+        config = self.config
+        if self.critic is not None:
+            return PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
+        if config.algorithm == "rloo":
+            return RLOO(self.policy, config.rloo, self.kl, config.temperature)
+        return GRPO(self.policy, config.grpo, self.kl, config.max_new_tokens, config.temperature)
+
+    @property
+    def method(self) -> PPOConfig | RLOOConfig | GRPOConfig:
+        """The algorithm's settings, as they are now."""
+        return self.algorithm.config
 
     def _groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup(parameters=trainable(self.policy))]
@@ -198,70 +237,180 @@ class Aligner:
         return figures
 
     def run(self) -> StageResult:
-        """Update, record, evaluate, keep the best, stop when it no longer rises."""
+        """Update, record, evaluate, keep the best, let the guardian act, stop when it no longer rises."""
         config, context, progress = self.config, self.context, self.context.run.progress
         offset = self.task.step_offset
-        state: dict[str, Any] = {"before": None, "last": None, "best": None, "best_update": 0, "worse": 0}
+        state: dict[str, Any] = {
+            "before": None,
+            "last": None,
+            "best": None,
+            "best_update": 0,
+            "last_update": 0,
+            "worse": 0,
+        }
         start = 0
         if checkpoint := context.checkpoints.latest():
-            checkpoint.restore(self.modules, self.optimizer)
-            start, state = checkpoint.step, checkpoint.state["stage"]
-            self.kl.coefficient = checkpoint.state["kl_coef"]
-            self.judge.load_state(checkpoint.state["judge"])
-            self.rewards = checkpoint.state["rewards"]
-            self.told_of_clipping = checkpoint.state["told_of_clipping"]
+            start, state = checkpoint.step, self.restore(checkpoint)
             context.resumed(offset + start, checkpoint.state)
+            self.guardian.load_state(checkpoint.state["guardian"], context.told())
         else:
             state["before"] = self.evaluate(offset, show=True)
-            state["best"] = state["before"]
+            state["best"] = state["last"] = state["before"]
             self.best.keep(self.policy)
         if config.kl.warning:
             context.run.verdict(context.name, Verdict("watch", "kl_placement", config.kl.warning))
         progress.start(context.name, config.updates, "updates")
         self.clock = time.perf_counter()
         progress.advance(start)
+        if self.guardian.snapshot_due(offset):
+            self.snapshot(offset, state)
         done = start
         for done, metrics in enumerate(self.updates(start), start + 1):
-            figures = self.record(offset + done, metrics)
+            step = offset + done
+            figures = self.record(step, metrics)
             progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
             if done % config.evaluate_every == 0 or done == config.updates:
-                held_out = self.evaluate(offset + done, show=done == config.updates)
-                state = {**state, "last": held_out}
-                if held_out["objective"] > state["best"]["objective"]:
-                    self.best.keep(self.policy)
-                    state = {**state, "best": held_out, "best_update": done, "worse": 0}
-                else:
-                    state = {**state, "worse": state["worse"] + 1}
-                self.clock = time.perf_counter()  # evaluations are no part of an update
-                if config.patience is not None and state["worse"] >= config.patience:
-                    progress.say(
-                        f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept"
-                    )
+                state = self.compare(step, state, done)
+            decision = self.watched(step, figures)
+            if decision is not None and decision.taken and decision.action in ("roll_back", "stop"):
+                state = self.roll_back(step, decision)
+                if decision.action == "stop":
                     break
+            elif config.patience is not None and state["worse"] >= config.patience:
+                progress.say(f"{context.name}: held-out reward stopped rising; update {state['best_update']} is kept")
+                break
+            elif self.guardian.snapshot_due(step):
+                self.snapshot(step, state)
+            self.clock = time.perf_counter()  # evaluations, checks and snapshots are no part of an update
             if context.checkpoint_due():
-                context.checkpoints.save(
-                    done,
-                    modules=self.modules,
-                    optimizer=self.optimizer,
-                    state={
-                        "stage": state,
-                        "kl_coef": self.kl.coefficient,
-                        "judge": self.judge.state(),
-                        "rewards": self.rewards,
-                        "told_of_clipping": self.told_of_clipping,
-                        "seconds": context.seconds,
-                    },
-                )
+                context.checkpoints.save(done, modules=self.modules, optimizer=self.optimizer, state=self.state(state))
+                self.guardian.snapshots.prune()
+        if self.guardian.in_doubt:  # the last policy that was not in doubt is the one to keep
+            state = self.roll_back(offset + done, self.guardian.last_word())
         return self.result(state, done)
 
+    def compare(self, step: int, state: dict[str, Any], done: int) -> dict[str, Any]:
+        """Evaluate on the held-out prompts, and keep the weights where they are the best so far."""
+        held_out = self.evaluate(step, show=done == self.config.updates)
+        self.guardian.evaluated(step, held_out)
+        if held_out["objective"] > state["best"]["objective"]:
+            self.best.keep(self.policy)
+            return {**state, "last": held_out, "best": held_out, "best_update": done, "last_update": done, "worse": 0}
+        return {**state, "last": held_out, "last_update": done, "worse": state["worse"] + 1}
+
+    def watched(self, step: int, figures: dict[str, float]) -> Decision | None:
+        """Ask judges when it is time, let the guardian read the update, and do what needs no way back."""
+        guardian, check = self.guardian, self.live_check
+        if check is not None and check.due(step) and check.affordable(step):
+            self.ask(check, step)
+        guardian.note(step, figures)
+        decision = guardian.decide(step)
+        if decision is None:
+            return None
+        if decision.action == "ask_humans":
+            if check is None or check.due(step) or not check.affordable(step):
+                return None
+            self.ask(check, step)
+            decision = guardian.reconsider(step) or decision
+        if decision.action in ("roll_back", "stop") and decision.taken:
+            return decision
+        before = self.steering()
+        after = corrected(before, decision, guardian.config.actions, self.config.kl.low, self.config.kl.high)
+        if decision.taken:
+            self.steer(after)
+        guardian.acted(step, decision, asdict(before), asdict(after))
+        return decision
+
+    def ask(self, check: LiveCheck, step: int) -> None:
+        """Put pairs before the judges and take in what they have said so far."""
+        failed = check.ask(step)
+        evidence = check.read(step)
+        self.guardian.checked(check.rows(evidence, self.guardian.memory.abandoned))
+        for verdict in (failed, evidence.verdict):
+            if verdict is not None:
+                self.guardian.say(verdict, step)
+
+    def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
+        """Return to the last healthy policy, and go on from there with what the decision changes."""
+        before = self.steering()
+        snapshot = self.guardian.healthy_before(decision.since)
+        state = self.restore(snapshot)
+        self.best.take_from(snapshot.folder)
+        after = corrected(before, decision, self.guardian.config.actions, self.config.kl.low, self.config.kl.high)
+        self.steer(after)
+        self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
+        self.guardian.went_back(step, snapshot.step)
+        # Measured anew: what a changed setting takes off the reward must not make all that follows look worse.
+        held_out = self.evaluate(step, show=decision.action == "stop")
+        self.guardian.evaluated(step, held_out)
+        self.best.keep(self.policy)
+        return {**state, "last": held_out, "best": held_out, "best_update": state["last_update"], "worse": 0}
+
+    def steering(self) -> Steering:
+        """The settings that the guardian may change, as they are now."""
+        shaping, method = self.judge.shaping, self.method
+        return Steering(
+            kl_coef=self.kl.coefficient,
+            length_penalty=shaping.length_penalty,
+            missing_eos_ceiling=shaping.missing_eos_ceiling,
+            entropy_coef=method.entropy_coef,
+        )
+
+    def steer(self, settings: Steering) -> None:
+        """Go on with these settings."""
+        self.kl.coefficient = settings.kl_coef
+        self.judge.shaping = self.judge.shaping.model_copy(
+            update={
+                "length_penalty": settings.length_penalty,
+                "missing_eos_ceiling": settings.missing_eos_ceiling,
+            }
+        )
+        bonus, algorithm = {"entropy_coef": settings.entropy_coef}, self.algorithm
+        if isinstance(algorithm, PPO):
+            algorithm.config = algorithm.config.model_copy(update=bonus)
+        elif isinstance(algorithm, RLOO):
+            algorithm.config = algorithm.config.model_copy(update=bonus)
+        else:
+            algorithm.config = algorithm.config.model_copy(update=bonus)
+
+    def snapshot(self, step: int, state: dict[str, Any]) -> None:
+        """Keep this moment as one to go back to."""
+        self.guardian.snapshots.save(
+            step, modules=self.modules, optimizer=self.optimizer, state=self.state(state), beside=self.best.path
+        )
+
+    def state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Everything besides weights and optimiser that the stage needs to go on to the same bits."""
+        return {
+            "stage": state,
+            "steering": asdict(self.steering()),
+            "judge": self.judge.state(),
+            "told_of_clipping": self.told_of_clipping,
+            "guardian": self.guardian.state(),
+            "seconds": self.context.seconds,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Take back weights, optimiser and all but the guardian's own memory, which outlives a rollback."""
+        checkpoint.restore(self.modules, self.optimizer)
+        saved = checkpoint.state
+        self.steer(Steering(**saved["steering"]))
+        self.judge.load_state(saved["judge"])
+        self.told_of_clipping = saved["told_of_clipping"]
+        return saved["stage"]
+
     def record(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Write down one update, steer the KL coefficient, and say when the KL leaves its bands."""
+        """Write down one update and steer the KL coefficient."""
         judged = self.source.last
         if judged is None:
             raise RuntimeError("an update was reported before any rollout")
         begun = time.perf_counter()
         figures = {**judged.figures(), **signals(judged, self.judge.coverage), **metrics}
-        figures |= {"kl_coef": self.kl.coefficient, "seconds_signals": time.perf_counter() - begun}
+        figures |= {
+            "kl_coef": self.kl.coefficient,
+            "prompt_epochs": (step - self.task.step_offset) * self.config.prompts / len(self.task.prompts),
+            "seconds_signals": time.perf_counter() - begun,
+        }
         clipped = figures["clipped_score_share"] = self.judge.clipped_share
         now = time.perf_counter()
         spent, self.clock = now - self.clock, now
@@ -274,15 +423,6 @@ class Aligner:
             "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
         )
         self.context.run.observe(self.context.name, step, "step", judged)
-        self.rewards.append(figures["reward_mean"])
-        verdict = kl_ladder(
-            figures["kl_nats_per_token"],
-            figures["kl_nats_per_sequence"],
-            reward_flat=is_flat(self.rewards),
-            thresholds=self.context.run.thresholds,
-        )
-        if verdict.level in ("act", "stop"):
-            self.context.run.verdict(self.context.name, verdict, step=step)
         if clipped > CLIPPED_WATCH and not self.told_of_clipping:
             self.told_of_clipping = True
             self.context.run.verdict(self.context.name, clipping_verdict(clipped), step=step)

@@ -24,7 +24,7 @@ from torch import nn
 from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
 from keel.core.config import Config, to_dict
 from keel.core.errors import TrainingError
-from keel.core.events import EventLog, read_events
+from keel.core.events import Event, EventLog, read_events
 from keel.core.progress import Progress
 from keel.monitor.rates import learning_rate
 from keel.monitor.thresholds import DEFAULT, Thresholds
@@ -206,6 +206,12 @@ class StageContext:
         self.run.events.rewind(self.name, step)
         self.event("resumed", step=step)
         self.run.progress.say(f"{self.name}: resumed after step {step}")
+
+    def told(self) -> list[Event]:
+        """The events of this attempt at the stage and of those that it continues."""
+        said = [event for event in read_events(self.run.events.path) if event.get("stage") == self.name]
+        ends = [i for i, event in enumerate(said) if event["event"] == "stage_finished"]
+        return said[ends[-1] + 1 if ends else 0 :]
 
     @property
     def seconds(self) -> float:

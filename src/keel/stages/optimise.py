@@ -225,6 +225,7 @@ class Optimisation:
             "round": task.round,
             "start": task.start.identity,
             "reference": task.reference.identity,
+            **self.watching(),
         }
         parents = [self.prompt_set, *(rewards.members if rewards else ())]
         parents += [artifact for artifact in (self.made.sft, earlier) if artifact is not None]
@@ -232,12 +233,30 @@ class Optimisation:
             "ppo",
             settings,
             parents,
-            lambda context: Aligner(context, self.config, task, partial(self.judge, rewards)).run(),
+            lambda context: Aligner(
+                context, self.config, task, partial(self.judge, rewards), self.recipe.guardian, self.live_judge()
+            ).run(),
             kind="policy",
             label=label,
         )
         self.made.ppo.append(policy)
         return policy
+
+    def watching(self) -> dict[str, Any]:
+        """What of the guardian can change the outcome of a stage."""
+        guardian = self.recipe.guardian
+        if guardian.mode == "off":
+            return {}
+        return {
+            "guardian": guardian.model_dump(mode="json"),
+            "thresholds": self.recipe.thresholds.model_dump(mode="json"),
+            "check": function_identity(guardian.checks.judge, self.context.recipe_folder),
+        }
+
+    def live_judge(self) -> Labeller | None:
+        """The function that judges pairs while RL runs; None leaves them to people."""
+        spec = self.recipe.guardian.checks.judge
+        return None if spec is None else load_function(spec, "guardian.checks.judge", self.context.recipe_folder)
 
     def task(
         self, start: PolicyFiles, *, round: int = 0, step_offset: int = 0, earlier: Artifact | None = None

@@ -121,6 +121,7 @@ def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
         named.append(("rounds.labeller", recipe.rounds.labeller))
     if only not in ("sft", "reward") and recipe.ppo is not None:
         named += [(f"ppo.rewards.{part.name}", part.python) for part in recipe.ppo.rewards]
+        named.append(("guardian.checks.judge", recipe.guardian.checks.judge))
     if only in (None, "evaluate") and recipe.evaluate is not None:
         named.append(("evaluate.preference", recipe.evaluate.preference))
     for field, spec in named:

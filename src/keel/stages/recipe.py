@@ -8,6 +8,7 @@ from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossCo
 from keel.core.config import Config
 from keel.data.formats import DataConfig
 from keel.models.settings import LoraConfig, ModelConfig
+from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
 from keel.train.settings import CheckpointConfig, OptimConfig, ShapingConfig
 
@@ -304,6 +305,8 @@ class Recipe(Config):
     """Present: alternate RL with fresh labels."""
     evaluate: EvaluateConfig | None = None
     """Present: compare the final policy with SFT."""
+    guardian: GuardianConfig = GuardianConfig()
+    """Watches RL, and acts before a run is lost."""
     thresholds: Thresholds = Thresholds()
     """Where the lines of the verdicts are drawn; long answers need a higher kl_stop_per_sequence."""
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -37,10 +37,18 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    target: Path, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
+    target: Path,
+    step: int,
+    *,
+    modules: Mapping[str, nn.Module],
+    optimizer: Optimizer,
+    state: Mapping[str, Any],
+    beside: Path | None = None,
 ) -> None:
-    """Write a whole checkpoint, or none; one that stands at `target` is replaced."""
+    """Write a whole checkpoint, or none; one that stands at `target` is replaced. `beside` is copied into it."""
     with atomic_directory(target) as draft:
+        if beside is not None:
+            shutil.copyfile(beside, draft / beside.name)
         for name, module in modules.items():
             save_module(module, draft / f"{name}.safetensors")
         save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
@@ -107,13 +115,19 @@ class Snapshots:
         """Of the snapshots that count, oldest first."""
 
     def save(
-        self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
+        self,
+        step: int,
+        *,
+        modules: Mapping[str, nn.Module],
+        optimizer: Optimizer,
+        state: Mapping[str, Any],
+        beside: Path | None = None,
     ) -> None:
         """Keep this moment. Where there are too many, the one is given up whose neighbours lie closest; never the
         newest.
         """
         drop_unfinished(self.folder)
-        save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state)
+        save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state, beside=beside)
         self.steps = [*(kept for kept in self.steps if kept < step), step]
         while len(self.steps) > self.most:
             gaps = [
@@ -168,9 +182,11 @@ class BestWeights:
     def put_back(self, module: nn.Module) -> None:
         restore_module(module, load_tensors(self.path))
 
-    def copy_to(self, folder: Path) -> None:
-        """Beside a snapshot, so that going back brings the best of that time back too."""
-        shutil.copyfile(self.path, folder / self.path.name)
+    def take_from(self, folder: Path) -> None:
+        """The best of the time of a snapshot, whose copy lies in its folder."""
+        draft = self.path.with_suffix(".partial")
+        shutil.copyfile(folder / self.path.name, draft)
+        draft.replace(self.path)
 
 
 def damaged(folder: Path, what: str) -> ArtifactError:

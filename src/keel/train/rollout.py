@@ -113,6 +113,8 @@ class RolloutSource:
     config: RolloutConfig
     trunk: OneTrunk | None = None
     """Answers for the reference and for reward models that share the policy's weights."""
+    reference_sampler: Sampler | None = None
+    """Samples with the reference, for `reference_answers`."""
     last: Judged | None = field(default=None, init=False)
 
     def batches(self, start: int, stop: int) -> Iterator[Rollout]:
@@ -157,10 +159,7 @@ class RolloutSource:
         )
         sampled = time.perf_counter()
         logprobs, finished, values = drawn.logprobs, drawn.finished, drawn.values
-        if drawn.prompt_states is not None and drawn.response_states is not None:
-            batch = batch.with_states(drawn.prompt_states, drawn.response_states)
-        elif shared_layers(transformer(self.policy).base_model):
-            batch = with_lower_states(batch, self.policy, c.micro_batch_tokens)
+        batch = self._with_states(batch, drawn)
         if next(self.policy.parameters()).dtype != torch.float32:
             # Decoding and training round differently; what the update compares with must come from the training path.
             values, logprobs = (
@@ -194,6 +193,35 @@ class RolloutSource:
             seconds_score=time.perf_counter() - sampled,
             values=values,
         )
+
+    @torch.no_grad()
+    def reference_answers(self, prompts: Sequence[EncodedPrompt], seed: int) -> tuple[Responses, Scores]:
+        """One answer of the reference to each prompt, and what the judge gives for it."""
+        if self.reference_sampler is None:
+            raise ValueError("this source was made without a sampler of the reference")
+        c = self.config
+        with self.reference.mode():
+            batch, drawn = sample_batch(
+                self.reference_sampler,
+                prompts,
+                samples=1,
+                max_new_tokens=c.max_new_tokens,
+                temperature=c.temperature,
+                seed=seed,
+            )
+        trunk_scores = None
+        if self.trunk is not None:
+            _, trunk_scores = self.trunk.look(self._with_states(batch, drawn), c.temperature, c.micro_batch_tokens)
+        responses = as_responses(batch, drawn.finished, [p.text for p in prompts], self.decode, trunk_scores)
+        return responses, self.judge.scores(responses)
+
+    def _with_states(self, batch: TokenBatch, drawn: Samples) -> TokenBatch:
+        """The batch with the hidden states of shared lower layers, where there are such layers."""
+        if drawn.prompt_states is not None and drawn.response_states is not None:
+            return batch.with_states(drawn.prompt_states, drawn.response_states)
+        if shared_layers(transformer(self.policy).base_model):
+            return with_lower_states(batch, self.policy, self.config.micro_batch_tokens)
+        return batch
 
     @torch.no_grad()
     def with_values(self, rollout: Rollout, critic: Critic) -> CriticRollout:

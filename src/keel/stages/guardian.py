@@ -1,0 +1,190 @@
+"""The guardian of one RL stage: reads every update, keeps what it may go back to, asks judges, decides."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from keel.core.events import Event, plain
+from keel.monitor.guardian import Assessment, Decision, Memory, assess, because, decide
+from keel.monitor.history import History, Series
+from keel.monitor.rules import judged
+from keel.monitor.settings import GuardianConfig
+from keel.monitor.thresholds import Thresholds
+from keel.monitor.verdict import Level, Verdict
+from keel.stages.context import StageContext
+from keel.train.resume import Checkpoint, Snapshots
+
+IN_DOUBT = 0.5
+"""Probability of trouble from which a policy is not worth keeping as one to go back to."""
+
+
+class Guardian:
+    """Its history follows from the run's events, so a resumed run reads the same and decides the same."""
+
+    def __init__(self, context: StageContext, config: GuardianConfig, thresholds: Thresholds) -> None:
+        self.context, self.config, self.thresholds = context, config, thresholds
+        self.history = History()
+        self.memory = Memory()
+        self.levels: dict[str, Level] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.assessment = Assessment(probability=0.0)
+        self.snapshots = Snapshots(context.checkpoints.folder, config.snapshots)
+
+    def evaluated(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Note an evaluation on the held-out prompts."""
+        self.history.evaluations.add(step, plain(dict(figures)))
+
+    def checked(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take what judges have said so far, a row for each policy they judged."""
+        self.history.checks = Series([plain(dict(row)) for row in rows])
+
+    def note(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Read an update, and say what has changed in the verdicts on the run."""
+        self.history.steps.add(step, plain(dict(figures)))
+        self._read(step)
+
+    def _read(self, step: int) -> None:
+        self.verdicts = judged(self.history, self.thresholds)
+        for name, verdict in self.verdicts.items():
+            if verdict.level != self.levels.get(name, "ok"):
+                self.levels[name] = verdict.level
+                self.context.run.verdict(self.context.name, verdict, step=step)
+        self.assessment = assess(self.verdicts)
+
+    def decide(self, step: int) -> Decision | None:
+        """What to do after the update of `step`."""
+        return decide(self.verdicts, self.config, self.memory, step)
+
+    def reconsider(self, step: int) -> Decision | None:
+        """The same update once more, now that judges have been asked: nothing but what their answers lead to."""
+        self._read(step)
+        decision = self.decide(step)
+        return None if decision is None or decision.action == "ask_humans" else decision
+
+    def last_word(self) -> Decision:
+        """Why the newest policy of a stage that is over is not the one to keep."""
+        found = self.assessment
+        return Decision(
+            action="stop",
+            rules=found.names,
+            evidence=found.signs,
+            reason=f"The stage ends in doubt ({found.probability:.0%}). {because(found)}",
+            confidence=found.probability,
+            since=found.since,
+        )
+
+    def acted(
+        self,
+        step: int,
+        decision: Decision,
+        before: Mapping[str, Any],
+        after: Mapping[str, Any],
+        to_step: int | None = None,
+    ) -> None:
+        """Write down what was done, or would have been, with its evidence and what changed."""
+        changed = {name: value for name, value in after.items() if value != before[name]}
+        self.context.event(
+            "action",
+            step=step,
+            **decision.record(),
+            **({} if to_step is None else {"to_step": to_step}),
+            before={name: before[name] for name in changed},
+            after=changed,
+            remedy=next((v.remedy for v in decision.evidence if v.remedy), ""),
+        )
+        self.memory.quiet_until = step + self.config.quiet_updates
+        self.context.run.progress.say(card(self.context.name, step, decision, before, changed, to_step))
+
+    def say(self, verdict: Verdict, step: int) -> None:
+        """Write down a verdict on the judges themselves, once."""
+        if self.levels.get(verdict.rule) != verdict.level:
+            self.levels[verdict.rule] = verdict.level
+            self.context.run.verdict(self.context.name, verdict, step=step)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the newest policy is one that should not be kept."""
+        return self.config.mode == "act" and self.assessment.probability >= IN_DOUBT
+
+    def snapshot_due(self, step: int) -> bool:
+        """Whether this moment should be kept to go back to: from time to time, while nothing looks wrong."""
+        last = self.snapshots.steps[-1] if self.snapshots.steps else None
+        if last is None:
+            return self.config.mode == "act"
+        return self.config.mode == "act" and step - last >= self.config.snapshot_every and not self.in_doubt
+
+    def healthy_before(self, since: int | None) -> Checkpoint:
+        """The newest snapshot from before the trouble; the oldest there is, if it began earlier.
+
+        The figures of step s are of the policy after step s - 1, and a change is seen a little after it began.
+        """
+        steps = self.snapshots.steps
+        before = [step for step in steps if since is None or step <= since - 2]
+        return self.snapshots.load(before[-1] if before else steps[0])
+
+    def went_back(self, step: int, to_step: int) -> None:
+        """Forget what was after `to_step`; nothing new is decided until there are figures of the new course."""
+        self.memory.rollbacks += 1
+        self.memory.abandoned.append([to_step, step])
+        self.history = self.history.until(to_step)
+        self.snapshots.forget_after(to_step)
+        self.levels = {}
+        self.assessment = Assessment(probability=0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values, for checkpoints."""
+        return {
+            "memory": asdict(self.memory),
+            "levels": dict(self.levels),
+            "snapshots": list(self.snapshots.steps),
+            "checks": list(self.history.checks.rows),
+        }
+
+    def load_state(self, state: Mapping[str, Any], events: Iterable[Event]) -> None:
+        """Take back what `state` gave; figures come from the events of this stage up to its checkpoint."""
+        self.memory = Memory(**state["memory"])
+        self.levels = dict(state["levels"])
+        self.snapshots.steps = list(state["snapshots"])
+        self.history = told(events)
+        self.history.checks = Series(list(state["checks"]))
+        if self.history.steps.rows:
+            self.assessment = assess(judged(self.history, self.thresholds))
+
+
+def told(events: Iterable[Event]) -> History:
+    """What the events of one stage tell; steps that were rolled back are left out."""
+    history = History()
+    for event in events:
+        step = event.get("step")
+        if event["event"] == "step":
+            history.steps.add(int(step or 0), event)
+        elif event["event"] == "evaluated":
+            history.evaluations.add(int(step or 0), event)
+        elif event["event"] == "action" and event.get("taken") and event.get("to_step") is not None:
+            history = history.until(int(event["to_step"]))
+    return history
+
+
+def card(
+    stage: str,
+    step: int,
+    decision: Decision,
+    before: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    to_step: int | None,
+) -> str:
+    """An action in plain words: what, why, and what is different from now on."""
+    done = {
+        "roll_back": f"went back to step {to_step}",
+        "stop": f"stopped, keeping the policy of step {to_step}",
+        "raise_kl": "raised the KL coefficient",
+        "lower_kl": "lowered the KL coefficient",
+        "length_penalty": "put a price on length",
+        "entropy_bonus": "set an entropy bonus",
+        "ask_humans": "asked the judges",
+    }[decision.action]
+    if not decision.taken:
+        done = f"advises ({decision.action.replace('_', ' ')}), and the recipe lets it do no more"
+    settings = "; ".join(f"{name} {before[name]} → {value}" for name, value in changed.items())
+    text = f"{stage}, step {step}: the guardian {done} ({decision.confidence:.0%} sure). {decision.reason}"
+    return f"{text} {settings}".strip()
