@@ -88,3 +88,48 @@ def test_of_forty_healthy_runs_at_most_two_are_called_unwell(log, tmp_path):
         if write_letter(runs.trainer_state(log(run=run), tmp_path / str(run))).status == "unwell"
     ]
     assert len(unwell) <= 2
+
+
+def slow_hack(run):
+    """Half as long again and more, a few answers cut off."""
+    return runs.grpo(
+        run=run,
+        **{
+            "completions/mean_length": runs.line(120, 260, 6, since=20, seed=run),
+            "completions/clipped_ratio": np.clip(runs.line(0.02, 0.3, 0.02, since=20, seed=run + 7), 0, 1),
+            "reward": runs.line(0.2, 1.2, 0.06, seed=run + 3),
+        },
+    )
+
+
+def slow_collapse(run):
+    return runs.grpo(
+        run=run,
+        **{
+            "entropy": np.maximum(runs.line(1.2, 0.2, 0.05, since=20, seed=run), 0.02),
+            "frac_reward_zero_std": np.clip(runs.line(0.05, 0.7, 0.04, since=20, seed=run + 1), 0, 1),
+        },
+    )
+
+
+def slow_drift(run):
+    return runs.ppo(run=run, **{"objective/kl": np.abs(runs.line(0, 30, 1, since=15, seed=run))})
+
+
+def slow_fall(run):
+    return runs.openrlhf(run=run, **{"rollout/reward_mean": runs.line(1.0, 0.6, 0.08, since=20, seed=run)})
+
+
+@pytest.mark.parametrize(
+    ("log", "rule"),
+    [
+        (slow_hack, "length_growth"),
+        (slow_collapse, "entropy_collapse"),
+        (slow_drift, "distance"),
+        (slow_fall, "score_course"),
+    ],
+)
+def test_a_milder_fault_is_found_in_nine_runs_of_ten(log, rule, tmp_path):
+    letters = [write_letter(runs.trainer_state(log(run), tmp_path / str(run))) for run in range(10)]
+    found = [letter for letter in letters if letter.findings and letter.findings[0].gravity >= 2]
+    assert sum(rule in {finding.verdict.rule for finding in letter.findings} for letter in found) >= 9

@@ -6,14 +6,19 @@ tool logs, and so ask for two signs at once before they say act: length alone gr
 
 from math import isfinite
 
+import numpy as np
+
 from keel.diagnose.offline import start_and_end
 from keel.monitor.history import History
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Figure, Level, Verdict
-from keel.stats.change import mean_shift
+from keel.stats.arrays import Floats
+from keel.stats.change import Shift, mean_shift
 
 SURE = 0.01
 """p below which a figure has changed; one look at a whole run."""
+NOTHING = 0.05
+"""p above which a score went nowhere."""
 LONGER_WATCH, LONGER_ACT = 1.3, 1.5
 """Length at the end over that at the start. On a made-up help desk 1.3 is also reached by honest runs, 1.5 by none."""
 CUT_OFF = 0.1
@@ -177,7 +182,7 @@ def score_course(history: History, thresholds: Thresholds) -> Verdict:
     start, end = start_and_end(scores)
     window = max(2, min(10, len(scores) // 10))
     best = max(float(scores[at : at + window].mean()) for at in range(len(scores) - window + 1))
-    shift = mean_shift(scores)
+    shift = _shift(scores)
     figures: dict[str, Figure] = {"score_mean_start": start, "score_mean_end": end, "best": best}
     gain = best - start
     if gain > 3 * shift.spread > 0 and best - end > max(FALLEN * gain, 3 * shift.spread):
@@ -200,16 +205,18 @@ def score_course(history: History, thresholds: Thresholds) -> Verdict:
             "The policy is made worse by its own updates: a rate too high, a critic that misleads, or a sign.",
             0.7,
         )
-    if shift.p_value >= SURE:
+    if shift.p_value >= NOTHING:
         return Verdict(
             "watch",
             rule,
-            f"The score went nowhere: {start:.2f} at the start, {end:.2f} at the end.",
+            f"The score did not rise by more than its noise: {start:.2f} at the start, {end:.2f} at the end.",
             figures,
             "Loosen the KL or take larger steps if the KL is small; else look at the reward.",
             "The policy is held too tightly, steps are too small, or the reward says nothing.",
             0.6,
         )
+    if shift.size < 0:
+        return Verdict("ok", rule, f"The score went from {start:.2f} to {end:.2f}, which may be noise.", figures)
     return Verdict("ok", rule, f"The score rose from {start:.2f} to {end:.2f} and stayed there.", figures)
 
 
@@ -255,8 +262,15 @@ def critic(history: History, thresholds: Thresholds) -> Verdict:
     )
 
 
+def _shift(values: Floats) -> Shift:
+    """The last quarter of the finite values against the first."""
+    known = values[np.isfinite(values)]
+    quarter = max(5, len(known) // 4)
+    return mean_shift(known, quarter, quarter)
+
+
 def _rose(history: History, name: str) -> bool:
-    shift = mean_shift(history.steps.values(name))
+    shift = _shift(history.steps.values(name))
     return shift.size > 0 and shift.p_value < SURE
 
 
