@@ -54,8 +54,8 @@ ppo:
   kl: {{controller: fixed, initial: {kl_coef}}}
   shaping: {{clip: null, missing_eos_ceiling: null}}
   ppo: {{epochs: 2, minibatches: 2, critic: trunk}}
-  evaluate_every: 4
-  evaluate_prompts: 96
+  evaluate_every: 6
+  evaluate_prompts: 64
   keep: last
   optim: {{learning_rate: 3.0e-4, warmup_share: 0.1, schedule: constant}}
 guardian:
@@ -98,7 +98,13 @@ def build(cache: Path, folder: Path, seed: int, flaw: str, overrides: Sequence[s
         with atomic_directory(folder) as draft:
             write_jsonl(draft / "comparisons.jsonl", labelled(pairs, seed, flaw))
             (draft / "judges.py").write_text(JUDGES.format(seed=seed))
-            text = RECIPE.format(flaw=flaw, model=policy / "model", seed=seed, desk=desk_folder(cache, seed), kl_coef=SANE if flaw == "none" else WEAK)
+            text = RECIPE.format(
+                flaw=flaw,
+                model=policy / "model",
+                seed=seed,
+                desk=desk_folder(cache, seed),
+                kl_coef=SANE if flaw == "none" else WEAK,
+            )
             (draft / "recipe.yaml").write_text(text)
     return load_config(Recipe, folder / "recipe.yaml", list(overrides))
 

@@ -91,10 +91,14 @@ ppo:
   kl: {{controller: fixed, initial: 0.06}}
   shaping: {{clip: null, missing_eos_ceiling: null}}
   ppo: {{epochs: 2, minibatches: 2, critic: trunk}}
-  evaluate_every: 2
+  evaluate_every: 8
   evaluate_prompts: 64
   keep: last
   optim: {{learning_rate: 4.0e-4, warmup_share: 0.1}}
+guardian:
+  snapshot_every: 2
+  snapshots: 8
+  checks: {{judge: judges.py:check, every: 4, pairs: 20, label_budget: 200}}
 """
 
 JUDGES = '''"""Who answers when the run asks: careful people, not the ones whose votes the reward model learned from."""

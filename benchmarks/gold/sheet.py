@@ -30,6 +30,7 @@ class Sheet:
             "truth_std": float(np.std(values)),
             "responses": len(values),
             "proxy": float(judged.scores.raw.mean()),
+            "truths": values,
         }
         if self.texts:
             row |= {
@@ -37,7 +38,6 @@ class Sheet:
                 "texts": list(said.response_texts),
                 "finished": finished,
                 "proxies": judged.scores.raw.tolist(),
-                "truths": values,
             }
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
