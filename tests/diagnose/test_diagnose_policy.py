@@ -105,10 +105,8 @@ def slow_hack(run):
 def slow_collapse(run):
     return runs.grpo(
         run=run,
-        **{
-            "entropy": np.maximum(runs.line(1.2, 0.2, 0.05, since=20, seed=run), 0.02),
-            "frac_reward_zero_std": np.clip(runs.line(0.05, 0.7, 0.04, since=20, seed=run + 1), 0, 1),
-        },
+        entropy=np.maximum(runs.line(1.2, 0.2, 0.05, since=20, seed=run), 0.02),
+        frac_reward_zero_std=np.clip(runs.line(0.05, 0.7, 0.04, since=20, seed=run + 1), 0, 1),
     )
 
 
