@@ -29,10 +29,10 @@ SAMPLES = 960
 
 def one(world: str, flaw: str, seed: int, guards: str, cache: Path) -> dict[str, Any]:
     """Do one run in this process, and say what it truly achieved."""
-    from gold.outcome import measured
-
     from gold import helpdesk, sentiment
+    from gold.outcome import measured
     from gold.sheet import Sheet
+
     from keel.core.progress import Silent
     from keel.stages.paths import locate
     from keel.stages.pipeline import run
@@ -89,7 +89,6 @@ def main() -> None:
         return
 
     from gold import helpdesk, sentiment
-    from gold.score import figures, tables
 
     flaws = {"helpdesk": helpdesk.FLAWS, "sentiment": sentiment.FLAWS}
     wanted = [
@@ -114,6 +113,8 @@ def main() -> None:
         rows = [row for group in pool.map(lambda tasks: [both(t) for t in tasks], groups.values()) for row in group]
     if options.guards != "off,on":
         return
+    from gold.score import figures, tables
+
     reporting = rows if options.all or options.seeds < 2 else [r for r in rows if r["seed"] >= options.seeds // 2]
     found = figures(reporting)
     if options.plot:
