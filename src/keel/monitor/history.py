@@ -103,7 +103,9 @@ def numbered(rows: Iterable[Mapping[str, Any]]) -> Series:
 
 def number(value: Any) -> float:
     """`value` as a float; nan for what is no finite number, or absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return nan
     return float(value) if abs(value) < ABSURD else nan
 
