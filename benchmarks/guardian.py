@@ -41,7 +41,7 @@ def one(world: str, flaw: str, seed: int, guards: str, cache: Path) -> dict[str,
     place = cache / world
     files, out = place / "files" / f"{flaw}-{seed}", place / "runs" / f"{flaw}-{seed}-{guards}"
     place.mkdir(parents=True, exist_ok=True)
-    recipe = made.build(place, files, seed, flaw, ["guardian.mode=off", "guardian.checks.every=0"] * (guards == "off"))
+    recipe = made.build(place, files, seed, flaw, ["guardian.mode=silent", "guardian.checks.every=0"] * (guards == "off"))
     shared = place / "runs" / f"{flaw}-{seed}-off" / "artifacts"
     if guards == "on" and shared.is_dir() and not out.is_dir():
         for folder in [*shared.glob("reward-*"), *shared.glob("data-*")]:

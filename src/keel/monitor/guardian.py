@@ -158,9 +158,9 @@ class Memory:
 
 def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memory, step: int) -> Decision | None:
     """What to do at `step`; None when nothing is to be done, or not enough is known."""
-    if config.mode == "off" or step <= memory.quiet_until:
+    if config.mode == "silent" or step <= memory.quiet_until:
         return None
-    heard = {name: v for name, v in verdicts.items() if mode_of(name, config) != "off"}
+    heard = {name: v for name, v in verdicts.items() if mode_of(name, config) != "silent"}
     found = assess(heard)
     if found.probability >= SURE_ENOUGH:
         able = assess({name: v for name, v in heard.items() if mode_of(name, config) == "act"})
@@ -201,7 +201,7 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
 def mode_of(rule: str, config: GuardianConfig) -> str:
     """Whether a rule may act, advise, or is off: never more than the guardian as a whole."""
     own = config.rules.get(rule, config.mode)
-    order = ("off", "advise", "act")
+    order = ("silent", "advise", "act")
     return min(own, config.mode, key=order.index)
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from keel.core.config import Config
 
-Mode = Literal["act", "advise", "off"]
+Mode = Literal["act", "advise", "silent"]
 
 
 class ActionsConfig(Config):
@@ -44,7 +44,7 @@ class GuardianConfig(Config):
     """Watches an RL run, explains what goes wrong, and acts before it is lost."""
 
     mode: Mode = "act"
-    """act changes settings, rolls back and stops; advise says what it would do; off only keeps the figures."""
+    """act changes settings, rolls back and stops; advise says what it would do; silent only keeps the figures."""
     rules: dict[str, Mode] = Field(default_factory=dict)
     """Rules that differ from `mode`, by name (docs/guardian.md lists them)."""
     actions: ActionsConfig = ActionsConfig()

@@ -245,7 +245,7 @@ class Optimisation:
     def watching(self) -> dict[str, Any]:
         """What of the guardian can change the outcome of a stage."""
         guardian = self.recipe.guardian
-        if guardian.mode == "off":
+        if guardian.mode == "silent":
             return {}
         return {
             "guardian": guardian.model_dump(mode="json"),
