@@ -200,7 +200,7 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
 
 def mode_of(rule: str, config: GuardianConfig) -> str:
     """Whether a rule may act, advise, or is off: never more than the guardian as a whole."""
-    own = config.rules.get(rule, config.mode)
+    own = next((mode for name, mode in config.rules.items() if name == rule), config.mode)
     order = ("silent", "advise", "act")
     return min(own, config.mode, key=order.index)
 

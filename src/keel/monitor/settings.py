@@ -7,6 +7,29 @@ from pydantic import Field
 from keel.core.config import Config
 
 Mode = Literal["act", "advise", "silent"]
+RuleName = Literal[
+    "not_finite",
+    "kl_bands",
+    "kl_runaway",
+    "off_distribution",
+    "unfamiliar_text",
+    "score_spread",
+    "reward_disagreement",
+    "length_hacking",
+    "repetition",
+    "incoherence",
+    "stock_phrase",
+    "mode_collapse",
+    "human_gain",
+    "reward_agreement",
+    "reward_flattened",
+    "reward_saturation",
+    "value_failure",
+    "too_far",
+    "stalled",
+    "data_exhausted",
+]
+"""The rules of keel.monitor.rules, named here so that the command line can tell a wrong name without NumPy."""
 
 
 class ActionsConfig(Config):
@@ -45,7 +68,7 @@ class GuardianConfig(Config):
 
     mode: Mode = "act"
     """act changes settings, rolls back and stops; advise says what it would do; silent only keeps the figures."""
-    rules: dict[str, Mode] = Field(default_factory=dict)
+    rules: dict[RuleName, Mode] = Field(default_factory=dict)
     """Rules that differ from `mode`, by name (docs/guardian.md lists them)."""
     actions: ActionsConfig = ActionsConfig()
     """What acting means."""
