@@ -1,0 +1,306 @@
+"""Evidence weighed, and what follows from it."""
+
+import itertools
+from math import exp, log
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keel.core.config import load_config
+from keel.core.errors import ConfigError
+from keel.monitor.guardian import (
+    ALONE,
+    DOUBT,
+    HACKING,
+    PRIOR,
+    SURE_ENOUGH,
+    Decision,
+    Memory,
+    Steering,
+    assess,
+    because,
+    corrected,
+    decide,
+    mode_of,
+)
+from keel.monitor.rules import FAMILIES, RULES
+from keel.monitor.settings import ActionsConfig, CheckConfig, GuardianConfig, RuleName
+from keel.monitor.verdict import Verdict
+
+ACTS = GuardianConfig()
+ADVISES = GuardianConfig(mode="advise")
+ASKS = GuardianConfig(checks=CheckConfig(every=5))
+STRONGEST = 0.99
+OF_FAMILY = {family: [rule for rule in RULES if FAMILIES[rule] == family] for family in set(FAMILIES.values())}
+WEIGHED = [rule for rule in RULES if FAMILIES[rule] in HACKING and rule not in ALONE]
+
+
+def sign(rule, confidence=STRONGEST, level="act", since=None):
+    figures = {"figure": 1.0} if since is None else {"figure": 1.0, "since": since}
+    return Verdict(level, rule, f"{rule} spoke.", figures, "Do something.", f"Cause of {rule}.", confidence)
+
+
+def verdicts(*signs):
+    """All rules silent but these."""
+    return {name: Verdict("ok", name, f"{name} is fine.") for name in RULES} | {v.rule: v for v in signs}
+
+
+def doing(*signs, config=ACTS, memory=None, step=20):
+    return decide(verdicts(*signs), config, memory or Memory(), step)
+
+
+# -- weighing
+
+
+def test_without_signs_there_is_what_was_likely_before():
+    for nothing in ({}, verdicts()):
+        found = assess(nothing)
+        assert found.probability == pytest.approx(1 / (1 + exp(-PRIOR)))
+        assert (found.signs, found.names, found.decisive, found.since) == ((), (), False, None)
+        assert found.probability < DOUBT < SURE_ENOUGH
+
+
+def test_two_signs_by_hand():
+    # log(.9 / .1) + log(.8 / .2) = log 36 nats
+    found = assess(verdicts(sign("kl_runaway", 0.8), sign("off_distribution", 0.9)))
+    assert found.probability == pytest.approx(1 / (1 + exp(-PRIOR - log(36))))
+    assert found.names == ("off_distribution", "kl_runaway")
+
+
+def test_a_sign_like_a_coin_weighs_nothing_but_is_named():
+    found = assess(verdicts(sign("stock_phrase", 0.5, "watch")))
+    assert found.probability == assess({}).probability
+    assert found.names == ("stock_phrase",)
+
+
+@pytest.mark.parametrize("family", sorted(HACKING))
+def test_one_family_alone_never_acts(family):
+    signs = [sign(rule) for rule in OF_FAMILY[family] if rule not in ALONE]
+    assert assess(verdicts(*signs)).probability < SURE_ENOUGH
+    assert doing(*signs) is None
+
+
+@pytest.mark.parametrize("family", ["map", "form", "score"])
+def test_two_rules_of_a_family_count_as_the_surer_one(family):
+    first, second = OF_FAMILY[family][:2]
+    both = assess(verdicts(sign(first, 0.9), sign(second, 0.8)))
+    assert both.probability == assess(verdicts(sign(first, 0.9))).probability
+    assert both.names == (first,)
+    assert assess(verdicts(sign(first, 0.8), sign(second, 0.9))).names == (second,)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(a, b) for a, b in itertools.combinations(WEIGHED, 2) if FAMILIES[a] != FAMILIES[b]]
+)
+def test_two_sure_signs_of_different_families_act(first, second):
+    decision = doing(sign(first), sign(second))
+    assert decision is not None
+    assert (decision.action, decision.taken) == ("roll_back", True)
+    assert set(decision.rules) == {first, second}
+
+
+def test_two_watches_of_different_families_do_not_act():
+    assert doing(sign("kl_runaway", 0.7, "watch"), sign("off_distribution", 0.7, "watch")) is None
+
+
+def test_signs_about_training_are_no_signs_of_hacking():
+    signs = [sign(rule, level="watch") for rule in OF_FAMILY["training"] if rule != "stalled"]
+    assert assess(verdicts(*signs)).probability == assess({}).probability
+    assert doing(*signs) is None
+
+
+@pytest.mark.parametrize("rule", ["kl_bands", "not_finite", "reward_saturation"])
+def test_a_line_that_is_crossed_is_enough_alone_once_it_says_stop(rule):
+    assert doing(sign(rule, None, "stop")).action == "roll_back"
+    assert doing(sign(rule, None, "act")) is None
+    assert assess(verdicts(sign(rule, None, "stop"))).decisive
+
+
+@pytest.mark.parametrize("rule", ["human_gain", "reward_flattened"])
+def test_people_and_silent_scores_are_enough_alone_once_they_say_act(rule):
+    assert doing(sign(rule, 0.95, "act")).action == "roll_back"
+    assert doing(sign(rule, 0.8, "watch")) is None
+
+
+def test_the_signs_stand_in_the_same_order_in_every_process():
+    signs = [sign(rule, None, "stop") for rule in ("reward_saturation", "kl_bands", "not_finite")]
+    alone = [rule for rule in RULES if rule in ("reward_saturation", "kl_bands", "not_finite")]
+    assert list(assess(verdicts(*signs)).names) == alone
+
+
+CONFIDENCES = st.dictionaries(
+    st.sampled_from(list(RULES)), st.tuples(st.sampled_from(["watch", "act", "stop"]), st.floats(0, 1)), max_size=8
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(signs=CONFIDENCES, rule=st.sampled_from(list(RULES)), more=st.floats(0, 1))
+def test_a_surer_or_a_further_sign_never_makes_trouble_less_likely(signs, rule, more):
+    spoken = [sign(name, confidence, level) for name, (level, confidence) in signs.items()]
+    before = assess(verdicts(*spoken)).probability
+    level, old = signs.get(rule, ("watch", 0.0))
+    after = assess(verdicts(*spoken, sign(rule, max(old, more), level))).probability
+    assert 0 <= before <= after + 1e-12 <= 1 + 1e-12
+
+
+def test_trouble_dates_from_the_earliest_of_the_grave_signs():
+    signs = [sign("kl_runaway", since=14), sign("off_distribution", since=11), sign("score_spread", 0.6, "watch", 3)]
+    assert assess(verdicts(*signs)).since == 11
+    assert assess(verdicts(signs[2])).since == 3
+    assert assess(verdicts(sign("kl_runaway"))).since is None
+    assert doing(*signs).since == 11
+
+
+# -- deciding
+
+
+def test_nothing_is_decided_without_signs_in_silence_or_soon_after_an_action():
+    grave = [sign("kl_runaway"), sign("off_distribution")]
+    assert decide({}, ACTS, Memory(), 1) is None
+    assert doing() is None
+    assert doing(*grave, config=GuardianConfig(mode="silent")) is None
+    assert doing(*grave, memory=Memory(quiet_until=20)) is None
+    assert doing(*grave, memory=Memory(quiet_until=19)) is not None
+
+
+@pytest.mark.parametrize("rollbacks", [0, 1, 3])
+def test_after_the_last_rollback_the_next_alarm_stops(rollbacks):
+    config = GuardianConfig(actions=ActionsConfig(max_rollbacks=rollbacks))
+    grave = [sign("kl_runaway"), sign("off_distribution")]
+    actions = [doing(*grave, config=config, memory=Memory(rollbacks=n)).action for n in range(rollbacks + 2)]
+    assert actions == ["roll_back"] * rollbacks + ["stop"] * 2
+
+
+def test_a_stalled_policy_gets_a_lower_penalty_unless_it_is_in_trouble():
+    stalled = sign("stalled", 0.7, "watch")
+    decision = doing(stalled)
+    assert (decision.action, decision.rules, decision.reason) == ("lower_kl", ("stalled",), stalled.message)
+    assert doing(stalled, sign("kl_runaway"), sign("off_distribution")).action == "roll_back"
+
+
+def test_judges_are_asked_in_doubt_where_there_are_some():
+    doubt = sign("off_distribution")
+    assert DOUBT <= assess(verdicts(doubt)).probability < SURE_ENOUGH
+    assert doing(doubt) is None
+    decision = doing(doubt, config=ASKS)
+    assert (decision.action, decision.taken, decision.rules) == ("ask_humans", True, ("off_distribution",))
+    assert doing(sign("off_distribution", 0.6, "watch"), config=ASKS) is None
+
+
+# -- advice
+
+
+def test_a_guardian_that_advises_says_the_same_and_does_nothing():
+    for signs in (
+        [sign("kl_runaway"), sign("off_distribution")],
+        [sign("kl_bands", None, "stop")],
+        [sign("stalled", 0.7, "watch")],
+    ):
+        would, says = doing(*signs), doing(*signs, config=ADVISES)
+        assert would.taken
+        assert not says.taken
+        assert (says.action, says.rules, says.confidence) == (would.action, would.rules, would.confidence)
+
+
+def test_a_rule_that_advises_is_heard_but_the_others_must_be_enough_for_themselves():
+    config = GuardianConfig(rules={"kl_runaway": "advise"})
+    two, three = [sign("kl_runaway"), sign("off_distribution")], sign("length_hacking")
+    assert not doing(*two, config=config).taken
+    assert set(doing(*two, config=config).rules) == {"kl_runaway", "off_distribution"}
+    assert doing(*two, three, config=config).taken
+
+
+def test_a_rule_that_advises_does_not_hide_another_of_its_family():
+    config = GuardianConfig(rules={"unfamiliar_text": "advise"})
+    signs = [sign("unfamiliar_text", 0.99), sign("off_distribution", 0.98), sign("kl_runaway")]
+    assert doing(*signs, config=config).taken
+
+
+def test_a_silent_rule_is_not_heard():
+    config = GuardianConfig(rules={"kl_runaway": "silent", "stalled": "silent"})
+    assert doing(sign("kl_runaway"), sign("off_distribution"), config=config) is None
+    assert doing(sign("stalled", 0.7, "watch"), config=config) is None
+
+
+def test_stalled_and_doubt_can_be_advice_too():
+    config = GuardianConfig(rules={"stalled": "advise", "off_distribution": "advise"}, checks=CheckConfig(every=5))
+    assert not doing(sign("stalled", 0.7, "watch"), config=config).taken
+    assert not doing(sign("off_distribution"), config=config).taken
+
+
+@pytest.mark.parametrize(
+    ("whole", "own", "found"),
+    [
+        ("act", "advise", "advise"),
+        ("act", "silent", "silent"),
+        ("advise", "act", "advise"),
+        ("silent", "act", "silent"),
+        ("advise", "silent", "silent"),
+        ("act", None, "act"),
+    ],
+)
+def test_a_rule_may_never_do_more_than_the_guardian(whole, own, found):
+    config = GuardianConfig(mode=whole, rules={} if own is None else {"stalled": own})
+    assert mode_of("stalled", config) == found
+
+
+def test_a_recipe_names_rules_that_exist():
+    assert set(get_args(RuleName)) == set(RULES)
+    with pytest.raises(ConfigError, match=r"rules.kl_band: .* Did you mean 'kl_bands'\?"):
+        load_config(GuardianConfig, None, ["rules.kl_band=advise"])
+    assert load_config(GuardianConfig, None, ["rules.kl_bands=advise"]).rules == {"kl_bands": "advise"}
+
+
+# -- in words and in settings
+
+
+def test_the_reason_holds_every_sign_and_one_cause():
+    found = assess(verdicts(sign("kl_runaway", 0.98), sign("off_distribution", 0.97)))
+    assert because(found) == "kl_runaway spoke. off_distribution spoke. Cause of kl_runaway."
+    assert because(assess({})) == ""
+
+
+def test_the_record_of_a_decision_holds_its_evidence():
+    record = doing(sign("kl_runaway", since=14), sign("off_distribution", since=11)).record()
+    assert record["rules"] == ["kl_runaway", "off_distribution"]
+    assert [one["message"] for one in record["evidence"]] == ["kl_runaway spoke.", "off_distribution spoke."]
+    assert record["evidence"][0]["figures"] == {"figure": 1.0, "since": 14}
+    assert record["confidence"] >= SURE_ENOUGH
+
+
+def after(action, *rules, low=0.001, high=0.5, **now):
+    decision = Decision(action=action, rules=rules, evidence=(), reason="", confidence=0.9)
+    return corrected(Steering(**{"kl_coef": 0.05} | now), decision, ActionsConfig(), low, high)
+
+
+def test_after_a_rollback_the_kl_coefficient_rises_within_its_clamp():
+    assert after("roll_back", "kl_runaway").kl_coef == pytest.approx(0.15)
+    assert after("roll_back", "kl_runaway", kl_coef=0.3).kl_coef == 0.5
+    assert after("roll_back", "kl_runaway", kl_coef=0.0).kl_coef == ActionsConfig().kl_least
+    assert after("roll_back", "kl_runaway", kl_coef=0.9).kl_coef == 0.9  # set above the clamp: never lowered
+
+
+def test_a_lower_penalty_stays_within_the_clamp():
+    assert after("lower_kl", "stalled", kl_coef=0.3).kl_coef == pytest.approx(0.1)
+    assert after("lower_kl", "stalled", kl_coef=0.002).kl_coef == 0.001
+
+
+def test_what_is_gamed_gets_its_price():
+    assert after("roll_back", "length_hacking", "kl_runaway").length_penalty == ActionsConfig().length_penalty
+    assert after("roll_back", "length_hacking", length_penalty=0.8).length_penalty == 0.8
+    assert after("roll_back", "incoherence").missing_eos_ceiling == ActionsConfig().missing_eos_ceiling
+    assert after("roll_back", "incoherence", missing_eos_ceiling=-4.0).missing_eos_ceiling == -4.0
+
+
+def test_answers_that_grow_alike_get_an_entropy_bonus_before_a_higher_penalty():
+    alone = after("roll_back", "mode_collapse")
+    assert (alone.entropy_coef, alone.kl_coef) == (ActionsConfig().entropy_coef, 0.05)
+    both = after("roll_back", "mode_collapse", "off_distribution")
+    assert (both.entropy_coef, both.kl_coef) == (ActionsConfig().entropy_coef, pytest.approx(0.15))
+
+
+@pytest.mark.parametrize("action", ["stop", "ask_humans"])
+def test_stopping_and_asking_change_no_setting(action):
+    assert after(action, "length_hacking", "mode_collapse") == Steering(kl_coef=0.05)
