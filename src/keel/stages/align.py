@@ -2,72 +2,41 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from torch import nn
 
 from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
 from keel.algorithms.settings import GRPOConfig, PPOConfig, RLOOConfig
-from keel.core.artifacts import Artifact
 from keel.core.seed import derive
 from keel.data.chat import decode_response
-from keel.models.adapters import add_lora, reference_mode
-from keel.models.critic import Critic
-from keel.models.generate import InProcessSampler
-from keel.models.heads import ValueHead
-from keel.models.layers import share_layers
-from keel.models.load import eos_ids, hidden_size
-from keel.models.packed import transformer
-from keel.models.roles import set_role
 from keel.monitor.guardian import Decision, Steering, corrected
 from keel.monitor.settings import CheckConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
+from keel.stages.cast import CRITIC, AlignTask, Cast
 from keel.stages.checks import PairCheck
 from keel.stages.context import StageContext, StageResult
 from keel.stages.guardian import Guardian
 from keel.stages.labels import Labeller
 from keel.stages.live_check import LiveCheck
-from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
+from keel.stages.policy import write_policy
 from keel.stages.recipe import RLConfig
-from keel.stages.roles import read_role, write_role
+from keel.stages.roles import write_role
+from keel.stages.telling import CLIPPED_WATCH, clipping_verdict, shown
 from keel.store.queue import FILE as QUEUE
 from keel.store.queue import Queue
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
 from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
-from keel.train.resume import BestWeights, Checkpoint, load_tensors, restore_module, save_module
-from keel.train.rollout import EncodedPrompt, Judged, Reference, RolloutConfig, RolloutSource
+from keel.train.resume import BestWeights, Checkpoint, save_module
+from keel.train.rollout import RolloutConfig, RolloutSource
 from keel.train.signals import signals
 from keel.train.step import Metrics
-
-CRITIC = "critic.safetensors"
-SAMPLES_SHOWN = 12
-CLIPPED_WATCH = 0.2
-"""Share of clipped scores that is worth a word."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignTask:
-    """What one RL stage works on."""
-
-    start: PolicyFiles
-    """The policy to improve: the SFT policy, or the policy of the round before."""
-    reference: PolicyFiles
-    """The policy that the KL is measured against."""
-    prompts: Sequence[EncodedPrompt]
-    held_out: Sequence[EncodedPrompt]
-    round: int = 0
-    step_offset: int = 0
-    """Updates of earlier rounds, so that steps count through."""
-    earlier: Artifact | None = None
-    """The round before: its critic and KL coefficient are carried on."""
 
 
 class Aligner:
@@ -89,33 +58,21 @@ class Aligner:
         self.context, self.config, self.task = context, config, task
         seed = derive(context.seed, "ppo", task.round)
         torch.manual_seed(seed)
-        self.tokenizer = read_tokenizer(task.start)
-        self.policy = self._policy().eval()  # dropout off: the ratio of the first step must be 1
-        self.trunk: OneTrunk | None = None
-        if config.layout == "one_trunk" and isinstance(self.policy, PeftModel):
-            self.trunk = OneTrunk(self.policy)
-        self.judge = judge_for(self.trunk)
-        if self.trunk is not None:
-            share_layers(transformer(self.policy).base_model)
-        self.reference = self._reference()
+        cast = self.cast = Cast(config, task, judge_for)
+        self.policy, self.critic, self.judge = cast.policy, cast.critic, cast.judge
         coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
         self.kl = KLPenalty(config.kl, coefficient)
-        self.critic = self._critic() if config.algorithm == "ppo" else None
         self.algorithm = self._algorithm()
         self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
         self.source = RolloutSource(
             policy=self.policy,
-            sampler=InProcessSampler(
-                self.policy,
-                eos_ids(self.policy, self.tokenizer),
-                value_head=self.critic.value_head if self.critic is not None and self.critic.trunk is None else None,
-            ),
-            reference=self.reference,
+            sampler=cast.sampler(),
+            reference=cast.reference,
             judge=self.judge,
             prompts=task.prompts,
             decode=self._decode,
-            trunk=self.trunk,
-            reference_sampler=InProcessSampler(self.reference.model, eos_ids(self.policy, self.tokenizer)),
+            trunk=cast.trunk,
+            reference_sampler=cast.reference_sampler(),
             config=RolloutConfig(
                 prompts=config.prompts,
                 samples=config.samples,
@@ -133,38 +90,7 @@ class Aligner:
         self.live_check = self._live_check(guardian.checks, live_judge)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return decode_response(self.tokenizer, tokens)
-
-    def _policy(self) -> nn.Module:
-        lora, earlier = self.config.lora, self.task.earlier
-        if lora is None:
-            return load_policy(self.task.start)
-        if self.config.layout == "separate":
-            return add_lora(load_policy(self.task.start), lora)
-        policy = add_lora(load_policy(self.task.reference), lora)
-        if earlier is not None:
-            set_role(policy, read_role(earlier, self.task.reference.identity).tensors)
-        return policy
-
-    def _reference(self) -> Reference:
-        own = self.config.layout == "one_trunk" or self.task.start.identity == self.task.reference.identity
-        if self.config.lora is not None and own:
-            return Reference(model=self.policy, mode=lambda: reference_mode(self.policy))
-        return Reference(model=frozen(load_policy(self.task.reference)))
-
-    def _critic(self) -> Critic:
-        head = ValueHead(hidden_size(self.policy)).to(next(self.policy.parameters()).device)
-        if self.config.critic_on_trunk:
-            critic = Critic(head, None)
-        else:
-            trunk = load_policy(self.task.reference)  # in every round, for adapters that are carried on belong to it
-            critic = Critic(head, add_lora(trunk, self.config.lora) if self.config.lora else trunk)
-            for parameter in output_only_parameters(critic):
-                parameter.requires_grad_(False)
-        carried = self.task.earlier.path / CRITIC if self.task.earlier else None
-        if carried is not None and carried.is_file():
-            restore_module(critic, load_tensors(carried))
-        return critic.eval()
+        return decode_response(self.cast.tokenizer, tokens)
 
     def _live_check(self, config: CheckConfig, judge: Labeller | None) -> LiveCheck | None:
         if not config.every:
@@ -217,10 +143,6 @@ class Aligner:
     def _steps_per_update(self) -> int:
         return self.method.epochs * min(self.method.minibatches, self.config.prompts)
 
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        return {"policy": self.policy} | ({"critic": self.critic} if self.critic is not None else {})
-
     def evaluate(self, step: int, *, show: bool = False) -> dict[str, float]:
         """Held-out figures of the policy as it is, from the same prompts and random numbers every time."""
         judged = self.source.rollout(
@@ -256,6 +178,7 @@ class Aligner:
         else:
             state["before"] = self.evaluate(offset, show=True)
             state["best"] = state["last"] = state["before"]
+            self.guardian.evaluated(offset, state["before"])
             self.best.keep(self.policy)
         if config.kl.warning:
             context.run.verdict(context.name, Verdict("watch", "kl_placement", config.kl.warning))
@@ -283,7 +206,9 @@ class Aligner:
                 self.snapshot(step, state)
             self.clock = time.perf_counter()  # evaluations, checks and snapshots are no part of an update
             if context.checkpoint_due():
-                context.checkpoints.save(done, modules=self.modules, optimizer=self.optimizer, state=self.state(state))
+                context.checkpoints.save(
+                    done, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state)
+                )
                 self.guardian.snapshots.prune()
         if self.guardian.in_doubt:  # the last policy that was not in doubt is the one to keep
             state = self.roll_back(offset + done, self.guardian.last_word())
@@ -365,18 +290,13 @@ class Aligner:
                 "missing_eos_ceiling": settings.missing_eos_ceiling,
             }
         )
-        bonus, algorithm = {"entropy_coef": settings.entropy_coef}, self.algorithm
-        if isinstance(algorithm, PPO):
-            algorithm.config = algorithm.config.model_copy(update=bonus)
-        elif isinstance(algorithm, RLOO):
-            algorithm.config = algorithm.config.model_copy(update=bonus)
-        else:
-            algorithm.config = algorithm.config.model_copy(update=bonus)
+        algorithm: Any = self.algorithm  # each has settings of its own kind, all with this field
+        algorithm.config = algorithm.config.model_copy(update={"entropy_coef": settings.entropy_coef})
 
     def snapshot(self, step: int, state: dict[str, Any]) -> None:
         """Keep this moment as one to go back to."""
         self.guardian.snapshots.save(
-            step, modules=self.modules, optimizer=self.optimizer, state=self.state(state), beside=self.best.path
+            step, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state), beside=self.best.path
         )
 
     def state(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -392,7 +312,7 @@ class Aligner:
 
     def restore(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Take back weights, optimiser and all but the guardian's own memory, which outlives a rollback."""
-        checkpoint.restore(self.modules, self.optimizer)
+        checkpoint.restore(self.cast.modules, self.optimizer)
         saved = checkpoint.state
         self.steer(Steering(**saved["steering"]))
         self.judge.load_state(saved["judge"])
@@ -468,43 +388,8 @@ class Aligner:
         return StageResult(metrics=metrics, write=self.write)
 
     def write(self, folder: Path) -> None:
-        write_policy(folder, self.policy, self.tokenizer)
+        write_policy(folder, self.policy, self.cast.tokenizer)
         if self.config.lora is not None and self.config.layout == "one_trunk":
             write_role(folder, self.policy, self.config.lora, self.task.reference.identity)
         if self.critic is not None:
             save_module(self.critic, folder / CRITIC)
-
-
-def clipping_verdict(share: float) -> Verdict:
-    """What to say of a rollout whose scores were mostly too large for the clip."""
-    return Verdict(
-        "watch",
-        "clipped_scores",
-        f"{share:.0%} of a rollout's scores were cut off by shaping.clip: among those the policy sees no difference.",
-        {"clipped_score_share": share},
-        "Python functions and foreign reward models bring no mean and spread: set ppo.shaping.normalise to running, or "
-        "raise ppo.shaping.clip.",
-    )
-
-
-def shown(judged: Judged) -> list[dict[str, Any]]:
-    """A few samples, one a prompt, for people."""
-    responses = judged.responses
-    per_prompt = judged.rollout.num_responses // max(1, len(judged.rollout))
-    return [
-        {
-            "prompt": responses.prompt_texts[i],
-            "response": responses.response_texts[i],
-            "score": float(judged.scores.raw[i]),
-            "finished": bool(judged.rollout.finished[i]),
-        }
-        for i in range(0, judged.rollout.num_responses, per_prompt)[:SAMPLES_SHOWN]
-    ]
-
-
-def output_only_parameters(critic: Critic) -> list[nn.Parameter]:
-    """Parameters of the critic's trunk that only the language-model head uses: they never get a gradient."""
-    if critic.trunk is None:
-        return []
-    used = {id(p) for p in transformer(critic.trunk).base_model.parameters()}
-    return [p for p in critic.trunk.parameters() if id(p) not in used]

@@ -10,7 +10,8 @@ from keel.core.artifacts import Artifact
 from keel.core.errors import ConfigError
 from keel.core.seed import generator
 from keel.data.records import Comparison
-from keel.stages.align import Aligner, AlignTask
+from keel.stages.align import Aligner
+from keel.stages.cast import AlignTask
 from keel.stages.context import Run
 from keel.stages.coverage import joined, read_coverage
 from keel.stages.encode import encode_prompts, fitting
