@@ -1,5 +1,6 @@
 """Each rule on its planted failure and on the healthy twin, how often healthy runs are called ill, and the edges."""
 
+import re
 from collections import Counter
 from math import nan
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 from helpers.planted import FROM_THE_START, ONSET, PLANTED, healthy, planted, spoken
 
+from keel.core.config import fields_of
 from keel.monitor.history import History
 from keel.monitor.rules import FAMILIES, RULES, judged
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import LEVELS
+from keel.stages.recipe import Recipe
 
 CASES = [
     pytest.param(rule, level, plant, id=rule if not number else f"{rule}-{number + 1}")
@@ -50,6 +53,13 @@ def test_a_verdict_says_what_since_when_why_and_what_to_do(rule, level, plant):
     assert verdict.confidence is None or 0.5 <= verdict.confidence <= 0.99
     # Half the way from where the figure came from; a healthy rise may have gone some of it.
     assert "since" not in verdict.figures or ONSET - 6 <= verdict.figures["since"] <= first
+
+
+@pytest.mark.parametrize(("rule", "level", "plant"), CASES)
+def test_a_remedy_names_settings_that_exist(rule, level, plant):
+    remedy = RULES[rule](planted(plant, seed=0), DEFAULT).remedy
+    settings = {doc.name for doc in fields_of(Recipe)}
+    assert set(re.findall(r"\b[a-z]+(?:\.[a-z_]+)+", remedy)) <= settings
 
 
 @pytest.fixture(scope="module")

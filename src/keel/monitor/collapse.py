@@ -44,8 +44,8 @@ def _unique(history: History, thresholds: Thresholds) -> Verdict:
 
 
 _REMEDY = (
-    "Set an entropy bonus (ppo.entropy_coef) first. Then look at the KL: above its healthy band raise the KL "
-    "coefficient, below it lower it."
+    "Set an entropy bonus (entropy_coef of the algorithm, such as ppo.ppo.entropy_coef) first. Then look at the KL: "
+    "above its healthy band raise the KL coefficient, below it lower it."
 )
 
 
@@ -125,7 +125,8 @@ def value_failure(history: History, thresholds: Thresholds = DEFAULT) -> Verdict
         rule,
         f"{found}: advantages are noisier than without it.",
         figures,
-        "Raise ppo.critic_learning_rate, give the critic a network of its own (ppo.critic: separate), or use rloo.",
+        "Raise ppo.ppo.critic_learning_rate, give the critic a network of its own (ppo.ppo.critic: separate), or use "
+        "rloo.",
         "The critic does not follow the returns.",
         0.7,
     )

@@ -87,7 +87,7 @@ def too_far(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         rule,
         f"{text}: updates go too far from the policy that sampled.",
         figures,
-        "Lower the learning rate, ppo.epochs or ppo.stop_at_kl.",
+        "Lower the learning rate, or epochs or stop_at_kl of the algorithm (such as ppo.ppo.stop_at_kl).",
         "Steps are too large for advantages that hold near the old policy only.",
         0.7,
     )
