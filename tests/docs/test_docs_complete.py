@@ -27,6 +27,7 @@ RECIPE_PAGES = [
     "rounds.md",
     "recipes.md",
     "run-folder.md",
+    "guardian.md",
 ]
 
 
