@@ -158,6 +158,10 @@ def test_a_policy_whose_rewards_are_all_alike_has_not_stalled():
     assert at_end("stalled", **still, score_std=0.0, reward_mean=np.tile([0.1, 0.2], 30)).level == "ok"
 
 
+def test_a_policy_whose_reward_has_risen_has_arrived_and_not_stalled():
+    assert at_end("stalled", kl_nats_per_token=0.06).level == "ok"
+
+
 def test_kl_below_zero_is_no_runaway():
     assert at_end("kl_runaway", kl_nats_per_sequence=rising(-2.0, -0.1, since=54)).level == "ok"
     # From below zero to well above, any ratio is passed; the rise must still be large.

@@ -15,7 +15,7 @@ FEW = 3
 
 
 def kl_bands(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
-    """The KL ladder, both ends (C1)."""
+    """The KL ladder, both ends."""
     steps = history.steps
     per_token, per_sequence = (
         value if isfinite(value := steps.last(name)) or steps.lost(name) else None
@@ -94,7 +94,7 @@ def too_far(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
 
 
 def stalled(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
-    """A policy that no longer moves while the reward is flat."""
+    """A policy that stays where it began while the reward is flat; one whose reward has risen before has arrived."""
     rule, steps = "stalled", history.steps
     kl, rewards = steps.known("kl_nats_per_token"), steps.values("reward_mean").tolist()
     window = thresholds.stalled_updates
@@ -107,7 +107,8 @@ def stalled(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         )
     now = float(kl[-window:].mean())
     figures: dict[str, Figure] = {"kl_nats_per_token": now}
-    if now >= thresholds.kl_stalled_per_token:
+    risen = reading(steps, "reward_mean")
+    if now >= thresholds.kl_stalled_per_token or (risen is not None and risen.errors > SURE):
         return Verdict("ok", rule, f"The KL is {now:.2f} nats per token.", figures)
     return Verdict(
         "watch",

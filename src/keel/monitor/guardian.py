@@ -124,7 +124,7 @@ def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: fl
     """The settings to go on with after a decision; the KL coefficient stays within [low, high].
 
     After a rollback the KL coefficient rises, for whatever led the policy astray was reached by moving. Only where
-    answers grew alike and nothing else is wrong does an entropy bonus come first (C10). What is gamed gets its price.
+    answers grew alike and nothing else is wrong does an entropy bonus come first. What is gamed gets its price.
     """
     if decision.action == "lower_kl":
         return replace(now, kl_coef=min(max(now.kl_coef / actions.kl_factor, low), high))

@@ -45,7 +45,7 @@ class ActionsConfig(Config):
     missing_eos_ceiling: float = -1.0
     """shaping.missing_eos_ceiling from the moment that responses stop ending by themselves."""
     entropy_coef: float = Field(0.01, ge=0)
-    """Entropy bonus from the moment that answers become alike (C10: before the KL coefficient)."""
+    """Entropy bonus from the moment that answers become alike; it comes before the KL coefficient."""
     max_rollbacks: int = Field(3, ge=0)
     """After so many rollbacks the next alarm ends the stage with the last healthy policy."""
 

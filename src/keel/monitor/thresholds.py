@@ -95,7 +95,7 @@ class Thresholds(Config):
     human_drop_act: float = Field(0.05, gt=0, lt=1)
     """p-value, over all looks together, from which the fall is taken for real."""
     human_flat_verdicts: int = Field(60, ge=1)
-    """Verdicts from which their silence about a gain is worth a word."""
+    """Newest verdicts that must show a gain while the score rises; the fewest that reward_agreement is read from."""
     reward_agreement_watch: float = Field(0.55, ge=0, le=1)
     """Share of fresh pairs on which reward model and judges agree below which it no longer knows the policy's texts."""
     update_kl_watch: float = Field(0.05, gt=0)
