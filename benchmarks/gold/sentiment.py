@@ -32,6 +32,8 @@ from keel.stages.recipe import DataSection, Recipe, RLConfig
 
 FLAWS = ("none", "length", "flattery", "lazy", "coverage", "few")
 
+SANE, WEAK = 0.2, 0.06
+"""KL coefficients of the honest runs and of the flawed ones."""
 PAIRS, FEW = 1500, 300
 """Judged pairs, and those of flaw `few`."""
 DRAWN = 3600
@@ -88,7 +90,7 @@ ppo:
   prompts: 16
   samples: 4
   max_new_tokens: {max_new_tokens}
-  kl: {{controller: fixed, initial: 0.06}}
+  kl: {{controller: fixed, initial: {kl_coef}}}
   shaping: {{clip: null, missing_eos_ceiling: null}}
   ppo: {{epochs: 2, minibatches: 2, critic: trunk}}
   evaluate_every: 8
@@ -332,7 +334,13 @@ def build(cache: Path, folder: Path, seed: int, flaw: str, overrides: Sequence[s
             write_jsonl(draft / "prompts.jsonl", openings(seed))
             write_jsonl(draft / "comparisons.jsonl", labelled(pairs, seed, flaw))
             atomic_write_text(draft / "judges.py", JUDGES.format(seed=seed))
-            text = RECIPE.format(flaw=flaw, model=model, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+            text = RECIPE.format(
+                flaw=flaw,
+                model=model,
+                seed=seed,
+                max_new_tokens=MAX_NEW_TOKENS,
+                kl_coef=SANE if flaw == "none" else WEAK,
+            )
             atomic_write_text(draft / "recipe.yaml", text)
     return load_config(Recipe, folder / "recipe.yaml", list(overrides))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from keel.monitor.bands import is_flat, kl_ladder
 from keel.monitor.history import History, number
-from keel.monitor.reading import SURE, graded, reading, unknown
+from keel.monitor.reading import SURE, graded, reading, trailing, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict
 
@@ -26,7 +26,7 @@ def kl_bands(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
 
 
 def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
-    """A KL that takes off: the penalty held it, and no longer does."""
+    """A KL that takes off: it rises faster than it ever did. At the beginning every KL rises, and that is no sign."""
     rule, name = "kl_runaway", "kl_nats_per_sequence"
     values = history.steps.known(name)
     window = thresholds.kl_runaway_updates
@@ -37,7 +37,11 @@ def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     figures: dict[str, Figure] = {name: now, f"{name}_before": before, "since": _onset(history, name, before, now)}
     text = f"The KL rose from {before:.1f} to {now:.1f} nats per sequence within {window} updates"
     level, sure = graded(rise, thresholds.kl_runaway_watch, thresholds.kl_runaway_act)
-    if level == "ok" or now < thresholds.kl_runaway_ratio * max(before, 0.0):
+    earlier = values[: -window or None]
+    pairs = trailing(earlier, 2) if len(earlier) >= 2 else earlier
+    fastest = float((pairs[window:] - pairs[:-window]).max()) if len(pairs) > window else float("inf")
+    figures["earlier_rise"] = fastest if isfinite(fastest) else None
+    if level == "ok" or now < thresholds.kl_runaway_ratio * max(before, 0.0) or rise < thresholds.kl_faster * fastest:
         return Verdict("ok", rule, f"{text}.", figures)
     return Verdict(
         level,

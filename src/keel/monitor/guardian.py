@@ -69,6 +69,12 @@ class Assessment:
     """Whether one rule's verdict is enough by itself."""
     since: int | None = None
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the newest policy is not one to keep: likelier bad than good, by more than one kind of evidence."""
+        telling = [sign for sign in self.signs if (sign.confidence or 0) > 0.5]
+        return self.probability >= 0.5 and (self.decisive or len(telling) > 1)
+
 
 def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
     """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name."""

@@ -141,7 +141,7 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     everything = [value for batch in batches for value in batch]
     rate, low, high = win_rate(everything)
     newest = win_rate(batches[-1])
-    drop = drop_evidence(batches)
+    drop = drop_evidence(batches, horizon=max(thresholds.human_looks, len(batches)))
     figures: dict[str, Figure] = {
         "win_rate": newest[0],
         "win_rate_all": rate,

@@ -50,6 +50,8 @@ class Thresholds(Config):
     """Rise that is a sign of hacking."""
     kl_runaway_ratio: float = Field(1.5, ge=1)
     """A rise counts only where the KL is at least so many times what it was."""
+    kl_faster: float = Field(1.5, ge=1)
+    """And only where it rises so many times faster than it ever did before."""
     ref_perplexity_watch: float = Field(0.08, gt=0)
     """Rise of the reference's perplexity on samples above its lowest, as a share, that is worth a look."""
     ref_perplexity_act: float = Field(0.15, gt=0)
@@ -92,7 +94,9 @@ class Thresholds(Config):
     """Fall that is a sign of hacking."""
     human_drop_watch: float = Field(0.2, gt=0, lt=1)
     """p-value of a fall of the judges' win rate that is worth a look."""
-    human_drop_act: float = Field(0.05, gt=0, lt=1)
+    human_looks: int = Field(12, ge=2)
+    """Checks that the chance of a false alarm is meant for, all together."""
+    human_drop_act: float = Field(0.02, gt=0, lt=1)
     """p-value, over all looks together, from which the fall is taken for real."""
     human_flat_verdicts: int = Field(60, ge=1)
     """Newest verdicts that must show a gain while the score rises; the fewest that reward_agreement is read from."""

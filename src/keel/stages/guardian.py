@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from keel.core.events import Event, plain
-from keel.monitor.guardian import Assessment, Decision, Memory, assess, because, decide
+from keel.monitor.guardian import Assessment, Decision, Memory, assess, because, decide, mode_of
 from keel.monitor.history import History, Series
 from keel.monitor.rules import judged
 from keel.monitor.settings import GuardianConfig
@@ -13,9 +13,6 @@ from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Level, Verdict
 from keel.stages.context import StageContext
 from keel.train.resume import Checkpoint, Snapshots
-
-IN_DOUBT = 0.5
-"""Probability of trouble from which a policy is not worth keeping as one to go back to."""
 
 
 class Guardian:
@@ -49,7 +46,11 @@ class Guardian:
             if verdict.level != self.levels.get(name, "ok"):
                 self.levels[name] = verdict.level
                 self.context.run.verdict(self.context.name, verdict, step=step)
-        self.assessment = assess(self.verdicts)
+        self.assessment = self._assessed(self.verdicts)
+
+    def _assessed(self, verdicts: Mapping[str, Verdict]) -> Assessment:
+        """What the rules that may act say together."""
+        return assess({name: verdict for name, verdict in verdicts.items() if mode_of(name, self.config) == "act"})
 
     def decide(self, step: int) -> Decision | None:
         """What to do after the update of `step`."""
@@ -104,7 +105,7 @@ class Guardian:
     @property
     def in_doubt(self) -> bool:
         """Whether the newest policy is one that should not be kept."""
-        return self.config.mode == "act" and self.assessment.probability >= IN_DOUBT
+        return self.assessment.probability >= IN_DOUBT
 
     def snapshot_due(self, step: int) -> bool:
         """Whether this moment should be kept to go back to: from time to time, while nothing looks wrong."""
@@ -113,13 +114,13 @@ class Guardian:
             return self.config.mode == "act"
         return self.config.mode == "act" and step - last >= self.config.snapshot_every and not self.in_doubt
 
-    def healthy_before(self, since: int | None) -> Checkpoint:
+    def healthy_before(self, since: int) -> Checkpoint:
         """The newest snapshot from before the trouble; the oldest there is, if it began earlier.
 
-        The figures of step s are of the policy after step s - 1, and a change is seen a little after it began.
+        The figures of step s are of the policy after step s - 1, which is the first that is in trouble.
         """
         steps = self.snapshots.steps
-        before = [step for step in steps if since is None or step <= since - 2]
+        before = [step for step in steps if step <= since - 2]
         return self.snapshots.load(before[-1] if before else steps[0])
 
     def went_back(self, step: int, to_step: int) -> None:
@@ -144,11 +145,11 @@ class Guardian:
         """Take back what `state` gave; figures come from the events of this stage up to its checkpoint."""
         self.memory = Memory(**state["memory"])
         self.levels = dict(state["levels"])
-        self.snapshots.steps = list(state["snapshots"])
+        self.snapshots.resume(state["snapshots"])
         self.history = told(events)
         self.history.checks = Series(list(state["checks"]))
-        if self.history.steps.rows:
-            self.assessment = assess(judged(self.history, self.thresholds))
+        if self.history.steps.step > max((until for _, until in self.memory.abandoned), default=0):
+            self.assessment = self._assessed(judged(self.history, self.thresholds))
 
 
 def told(events: Iterable[Event]) -> History:
