@@ -5,11 +5,13 @@ from unittest.mock import patch
 import pytest
 import torch
 from helpers.recipes import Workplace
-from torch import Tensor
+from torch import Tensor, nn
 
 from keel.models.critic import Critic
 from keel.models.packed import transformer
-from keel.stages.align import Aligner
+from keel.stages import cast
+from keel.stages.cast import AlignTask, critic_of
+from keel.stages.recipe import RLConfig
 from keel.train.resume import load_tensors
 
 RATERS = """
@@ -26,16 +28,15 @@ def test_the_second_round_begins_with_the_critic_that_the_first_one_ended_with(l
     place = Workplace(tmp_path)
     place.write("raters.py", RATERS)
     begun: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-    make = Aligner._critic
 
-    def noting(self: Aligner) -> Critic:
-        critic = make(self)
+    def noting(config: RLConfig, task: AlignTask, policy: nn.Module) -> Critic:
+        critic = critic_of(config, task, policy)
         assert critic.trunk is not None
         frozen = {n: p.clone() for n, p in transformer(critic.trunk).named_parameters() if not p.requires_grad}
         begun.append(({n: p.detach().clone() for n, p in critic.named_parameters() if p.requires_grad}, frozen))
         return critic
 
-    with patch.object(Aligner, "_critic", noting):
+    with patch.object(cast, "critic_of", noting):
         ran = place.run(
             sft=None,
             evaluate=None,

@@ -167,7 +167,6 @@ class Aligner:
             "last": None,
             "best": None,
             "best_update": 0,
-            "last_update": 0,
             "worse": 0,
         }
         start = 0
@@ -205,11 +204,13 @@ class Aligner:
             elif self.guardian.snapshot_due(step):
                 self.snapshot(step, state)
             self.clock = time.perf_counter()  # evaluations, checks and snapshots are no part of an update
+            if done == config.updates and self.guardian.in_doubt:
+                break  # what follows belongs to this step: were it resumed from here, it would be said twice
             if context.checkpoint_due():
                 context.checkpoints.save(
                     done, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state)
                 )
-                self.guardian.snapshots.prune()
+                self.guardian.snapshots.checkpointed()
         if self.guardian.in_doubt:  # the last policy that was not in doubt is the one to keep
             state = self.roll_back(offset + done, self.guardian.last_word())
         return self.result(state, done)
@@ -220,8 +221,8 @@ class Aligner:
         self.guardian.evaluated(step, held_out)
         if held_out["objective"] > state["best"]["objective"]:
             self.best.keep(self.policy)
-            return {**state, "last": held_out, "best": held_out, "best_update": done, "last_update": done, "worse": 0}
-        return {**state, "last": held_out, "last_update": done, "worse": state["worse"] + 1}
+            return {**state, "last": held_out, "best": held_out, "best_update": done, "worse": 0}
+        return {**state, "last": held_out, "worse": state["worse"] + 1}
 
     def watched(self, step: int, figures: dict[str, float]) -> Decision | None:
         """Ask judges when it is time, let the guardian read the update, and do what needs no way back."""
@@ -235,8 +236,9 @@ class Aligner:
         if decision.action == "ask_humans":
             if check is None or check.due(step) or not check.affordable(step):
                 return None
-            self.ask(check, step)
-            decision = guardian.reconsider(step) or decision
+            if decision.taken:
+                self.ask(check, step)
+                decision = guardian.reconsider(step) or decision
         if decision.action in ("roll_back", "stop") and decision.taken:
             return decision
         before = self.steering()
@@ -258,9 +260,8 @@ class Aligner:
     def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
         """Return to the last healthy policy, and go on from there with what the decision changes."""
         before = self.steering()
-        snapshot = self.guardian.healthy_before(decision.since)
+        snapshot = self.guardian.healthy_before(step if decision.since is None else decision.since)
         state = self.restore(snapshot)
-        self.best.take_from(snapshot.folder)
         after = corrected(before, decision, self.guardian.config.actions, self.config.kl.low, self.config.kl.high)
         self.steer(after)
         self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
@@ -269,7 +270,8 @@ class Aligner:
         held_out = self.evaluate(step, show=decision.action == "stop")
         self.guardian.evaluated(step, held_out)
         self.best.keep(self.policy)
-        return {**state, "last": held_out, "best": held_out, "best_update": state["last_update"], "worse": 0}
+        update = snapshot.step - self.task.step_offset
+        return {**state, "last": held_out, "best": held_out, "best_update": update, "worse": 0}
 
     def steering(self) -> Steering:
         """The settings that the guardian may change, as they are now."""
@@ -295,9 +297,7 @@ class Aligner:
 
     def snapshot(self, step: int, state: dict[str, Any]) -> None:
         """Keep this moment as one to go back to."""
-        self.guardian.snapshots.save(
-            step, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state), beside=self.best.path
-        )
+        self.guardian.snapshots.save(step, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state))
 
     def state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Everything besides weights and optimiser that the stage needs to go on to the same bits."""

@@ -27,8 +27,10 @@ class LiveCheck:
         return self.config.every > 0 and step % self.config.every == 0
 
     def affordable(self, step: int) -> bool:
-        """Whether the budget allows another check."""
-        asked = self.pairs.queue.asked(self.pairs.run, self.pairs.stage, step)
+        """Whether the budget allows another check. What was asked at `step` itself does not count: a run that was
+        killed while it asked comes here again.
+        """
+        asked = self.pairs.queue.asked(self.pairs.run, self.pairs.stage, step - 1)
         return asked + self.config.pairs <= self.config.label_budget
 
     def ask(self, step: int) -> Verdict | None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,9 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     optimizer: Optimizer,
     state: Mapping[str, Any],
-    beside: Path | None = None,
 ) -> None:
-    """Write a whole checkpoint, or none; one that stands at `target` is replaced. `beside` is copied into it."""
+    """Write a whole checkpoint, or none; one that stands at `target` is replaced."""
     with atomic_directory(target) as draft:
-        if beside is not None:
-            shutil.copyfile(beside, draft / beside.name)
         for name, module in modules.items():
             save_module(module, draft / f"{name}.safetensors")
         save_file({k: v.contiguous() for k, v in optimizer.tensors().items()}, draft / "optimizer.safetensors")
@@ -105,29 +102,25 @@ class Checkpoints:
 class Snapshots:
     """Checkpoints of earlier moments that a run may go back to, beside the one that it resumes from.
 
-    A snapshot that no longer counts stays on disk until `prune`, which belongs after the next checkpoint: a run that is
-    killed before resumes from an older one, for which the snapshot still counts.
+    A snapshot that no longer counts stays on disk while the newest checkpoint counts on it, for a run that is killed
+    resumes from there. So at most twice `most` lie on disk.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder, self.most = folder / "snapshots", most
         self.steps: list[int] = []
         """Of the snapshots that count, oldest first."""
+        self.resumable: list[int] = []
+        """Of the snapshots that counted when the newest checkpoint was written."""
 
     def save(
-        self,
-        step: int,
-        *,
-        modules: Mapping[str, nn.Module],
-        optimizer: Optimizer,
-        state: Mapping[str, Any],
-        beside: Path | None = None,
+        self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
     ) -> None:
         """Keep this moment. Where there are too many, the one is given up whose neighbours lie closest; never the
         newest.
         """
         drop_unfinished(self.folder)
-        save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state, beside=beside)
+        save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state)
         self.steps = [*(kept for kept in self.steps if kept < step), step]
         while len(self.steps) > self.most:
             gaps = [
@@ -135,6 +128,7 @@ class Snapshots:
                 for before, after in zip([self.steps[0] - 1, *self.steps[:-2]], self.steps[1:], strict=True)
             ]
             self.steps.pop(min(range(len(gaps)), key=gaps.__getitem__))
+        self._prune()
 
     def load(self, step: int) -> Checkpoint:
         return load_checkpoint(self._path(step))
@@ -143,9 +137,17 @@ class Snapshots:
         """What came after `step` no longer counts."""
         self.steps = [kept for kept in self.steps if kept <= step]
 
-    def prune(self) -> None:
-        """Drop what no longer counts."""
-        wanted = {self._path(step) for step in self.steps}
+    def checkpointed(self) -> None:
+        """A checkpoint has been written: what does not count now will never again."""
+        self.resumable = list(self.steps)
+        self._prune()
+
+    def resume(self, steps: Sequence[int]) -> None:
+        """Go on from a checkpoint for which the snapshots of `steps` counted."""
+        self.steps, self.resumable = list(steps), list(steps)
+
+    def _prune(self) -> None:
+        wanted = {self._path(step) for step in (*self.steps, *self.resumable)}
         for path in self.folder.glob(f"{PREFIX}*"):
             if path not in wanted:
                 shutil.rmtree(path)
@@ -181,12 +183,6 @@ class BestWeights:
 
     def put_back(self, module: nn.Module) -> None:
         restore_module(module, load_tensors(self.path))
-
-    def take_from(self, folder: Path) -> None:
-        """The best of the time of a snapshot, whose copy lies in its folder."""
-        draft = self.path.with_suffix(".partial")
-        shutil.copyfile(folder / self.path.name, draft)
-        draft.replace(self.path)
 
 
 def damaged(folder: Path, what: str) -> ArtifactError:
