@@ -105,7 +105,7 @@ class Guardian:
     @property
     def in_doubt(self) -> bool:
         """Whether the newest policy is one that should not be kept."""
-        return self.assessment.probability >= IN_DOUBT
+        return self.assessment.doubtful
 
     def snapshot_due(self, step: int) -> bool:
         """Whether this moment should be kept to go back to: from time to time, while nothing looks wrong."""
