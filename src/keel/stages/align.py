@@ -260,7 +260,7 @@ class Aligner:
     def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
         """Return to the last healthy policy, and go on from there with what the decision changes."""
         before = self.steering()
-        snapshot = self.guardian.healthy_before(step if decision.since is None else decision.since)
+        snapshot = self.guardian.healthy_before(step, decision)
         state = self.restore(snapshot)
         after = corrected(before, decision, self.guardian.config.actions, self.config.kl.low, self.config.kl.high)
         self.steer(after)

@@ -25,6 +25,8 @@ class Guardian:
         self.levels: dict[str, Level] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.assessment = Assessment(probability=0.0)
+        self.doubted: int | None = None
+        """Step from which the policy has been in doubt without a break."""
         self.snapshots = Snapshots(context.checkpoints.folder, config.snapshots)
 
     def evaluated(self, step: int, figures: Mapping[str, Any]) -> None:
@@ -47,6 +49,10 @@ class Guardian:
                 self.levels[name] = verdict.level
                 self.context.run.verdict(self.context.name, verdict, step=step)
         self.assessment = self._assessed(self.verdicts)
+        if not self.in_doubt:
+            self.doubted = None
+        elif self.doubted is None:
+            self.doubted = step
 
     def _assessed(self, verdicts: Mapping[str, Verdict]) -> Assessment:
         """What the rules that may act say together."""
@@ -114,13 +120,14 @@ class Guardian:
             return self.config.mode == "act"
         return self.config.mode == "act" and step - last >= self.config.snapshot_every and not self.in_doubt
 
-    def healthy_before(self, since: int) -> Checkpoint:
+    def healthy_before(self, step: int, decision: Decision) -> Checkpoint:
         """The newest snapshot from before the trouble; the oldest there is, if it began earlier.
 
         The figures of step s are of the policy after step s - 1, which is the first that is in trouble.
         """
+        since = min(s for s in (decision.since, self.doubted, step) if s is not None)
         steps = self.snapshots.steps
-        before = [step for step in steps if step <= since - 2]
+        before = [kept for kept in steps if kept <= since - 2]
         return self.snapshots.load(before[-1] if before else steps[0])
 
     def went_back(self, step: int, to_step: int) -> None:
@@ -131,12 +138,14 @@ class Guardian:
         self.snapshots.forget_after(to_step)
         self.levels = {}
         self.assessment = Assessment(probability=0.0)
+        self.doubted = None
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values, for checkpoints."""
         return {
             "memory": asdict(self.memory),
             "levels": dict(self.levels),
+            "doubted": self.doubted,
             "snapshots": list(self.snapshots.steps),
             "checks": list(self.history.checks.rows),
         }
@@ -145,6 +154,7 @@ class Guardian:
         """Take back what `state` gave; figures come from the events of this stage up to its checkpoint."""
         self.memory = Memory(**state["memory"])
         self.levels = dict(state["levels"])
+        self.doubted = state["doubted"]
         self.snapshots.resume(state["snapshots"])
         self.history = told(events)
         self.history.checks = Series(list(state["checks"]))
