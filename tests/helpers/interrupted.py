@@ -2,7 +2,13 @@
 
 import json
 import multiprocessing
+import os
 import random
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -60,6 +66,68 @@ def interrupted(folder: Path, changes: dict[str, Any], kills: int, longest_s: fl
         else:
             killed += 1
     to = f"interrupted {len(finished)}"
+    assert attempt(folder, to, changes)
+    return [*finished, folder / to]
+
+
+def work_until(folder: Path, to: str, changes: dict[str, Any], moments: int) -> None:
+    """One attempt that kills itself (signal 9) at its `moments`-th moment: just before or after something is written."""
+    from keel.core.events import EventLog
+    from keel.store.queue import Queue
+    from keel.train import resume
+
+    left = moments
+
+    def moment() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def calling(*arguments: Any, **named: Any) -> Any:
+            moment()
+            result = call(*arguments, **named)
+            moment()
+            return result
+
+        return calling
+
+    writers: list[tuple[Any, str]] = [
+        *((EventLog, name) for name in ("append", "drop")),
+        *((Queue, name) for name in ("ask", "answer_all", "verdicts")),
+        (resume, "save_file"),
+        (Path, "rename"),
+        (shutil, "rmtree"),
+    ]
+    with ExitStack() as stack:
+        for owner, name in writers:
+            stack.enter_context(patch.object(owner, name, watched(getattr(owner, name))))
+        work(folder, to, changes)
+
+
+def killed_at(folder: Path, to: str, changes: dict[str, Any], moments: int) -> bool:
+    """False when the run ended by itself before that moment."""
+    process = PROCESSES.Process(target=work_until, args=(folder, to, changes, moments))
+    process.start()
+    process.join()
+    status = process.exitcode
+    process.close()
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
+
+
+def cut_short(folder: Path, changes: dict[str, Any], kills: int, furthest: int, seed: int = 0) -> list[Path]:
+    """Like `interrupted`, but killed where it hurts: at moments that something is written, within `furthest`."""
+    draw, finished, killed = random.Random(seed), [], 0
+    while killed < kills:
+        to = f"cut short {len(finished)}"
+        if killed_at(folder, to, changes, draw.randint(1, furthest)):
+            killed += 1
+        else:
+            finished.append(folder / to)
+    to = f"cut short {len(finished)}"
     assert attempt(folder, to, changes)
     return [*finished, folder / to]
 
