@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from keel.core.events import read_events
 from keel.core.progress import Silent
 from keel.demo.run import main_demo
 
@@ -57,8 +58,40 @@ def test_the_true_preference_is_in_no_settings_of_a_training_stage(small_demo):
             assert "true_preference" not in record.read_text(), record
 
 
+def test_the_same_ppo_runs_with_guards_off_and_on_upon_the_same_reward_model(small_demo):
+    directory, _, lines = small_demo
+    off, on = (json.loads((directory / name / "summary.json").read_text()) for name in ("unguarded", "guarded"))
+    assert off["stages"]["reward"]["id"] == on["stages"]["reward"]["id"]
+    events = {name: read_events(directory / name / "events.jsonl") for name in ("unguarded", "guarded")}
+    assert not [event for event in events["unguarded"] if event["event"] in ("action", "asked")]
+    assert [event for event in events["guarded"] if event["event"] == "asked"]
+    told = [line for line in lines if line.startswith(("Guards off", "Guards on"))]
+    assert len(told) == 2
+    assert all("true reward" in line for line in told)
+
+
+def test_the_true_reward_of_both_runs_stands_outside_their_folders(small_demo):
+    directory, _, _ = small_demo
+    for name in ("unguarded", "guarded"):
+        noted = read_events(directory / f"{name}-truth.jsonl")
+        assert [event["step"] for event in noted if event["kind"] == "evaluated"] == [0, 2, 4]
+        for path in (directory / name).rglob("*"):
+            if path.suffix in (".json", ".jsonl", ".html", ".yaml"):
+                assert "utility" not in path.read_text(), path
+
+
+def test_the_page_stands_both_runs_side_by_side(small_demo):
+    directory, _, _ = small_demo
+    page = (directory / "guards.html").read_text()
+    assert page.count("<svg") == 4
+    assert "guards off" in page
+    assert (directory / "guarded" / "report.html").is_file()
+
+
 def test_running_the_demo_again_reuses_every_stage(small_demo):
     directory, summary, _ = small_demo
+    before = [read_events(directory / f"{name}-truth.jsonl") for name in ("unguarded", "guarded")]
     again = main_demo(directory, 3, SMALL, Heard(), quick=True)
     assert again["stages"]["evaluate"]["id"] == summary["stages"]["evaluate"]["id"]
     assert again["seconds"] < summary["seconds"] / 3
+    assert [read_events(directory / f"{name}-truth.jsonl") for name in ("unguarded", "guarded")] == before

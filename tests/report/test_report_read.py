@@ -125,14 +125,14 @@ def test_rounds_that_count_through_are_one_axis_with_boundaries(tmp_path):
 
 def test_rounds_that_each_count_from_one_are_laid_end_to_end():
     rows = [("step", "ppo", {"step": step, "round": number, "x": step}) for number in (1, 2) for step in (1, 2, 3)]
-    steps, _, _ = curves(events_of(*rows))
+    steps, *_ = curves(events_of(*rows))
     np.testing.assert_array_equal(steps.at, [1, 2, 3, 4, 5, 6])
     assert steps.boundaries == (3.0,)
 
 
 def test_a_step_logged_again_replaces_what_was_logged_before():
     rows = [("step", "sft", {"step": step, "x": value}) for step, value in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0))]
-    steps, _, _ = curves(events_of(*rows))
+    steps, *_ = curves(events_of(*rows))
     np.testing.assert_array_equal(steps.at, [1, 2])
     np.testing.assert_array_equal(steps.get("x"), [1.0, 20.0])
 

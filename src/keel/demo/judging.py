@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from keel.core.errors import DataError
+from keel.core.seed import derive
 from keel.data.records import Comparison, Prompt, prompt_text
 from keel.demo.raters import collect, panel
 from keel.demo.world import Answer, Question, World, utility
@@ -16,10 +17,20 @@ class HelpDesk:
     on.
     """
 
-    def __init__(self, seed: int, *, length_bias: float = 0.0, flattery_bias: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        length_bias: float = 0.0,
+        flattery_bias: float = 0.0,
+        room: int = 0,
+        votes_per_pair: int = 3,
+    ) -> None:
+        """Another `room` holds other people of the same overall quality."""
         self.world = World(seed)
-        self.raters = panel(seed=seed, length_bias=length_bias, flattery_bias=flattery_bias)
-        self.seed = seed
+        self.seed = derive(seed, "room", room) if room else seed
+        self.raters = panel(seed=self.seed, length_bias=length_bias, flattery_bias=flattery_bias)
+        self.votes_per_pair = votes_per_pair
         self.questions = {q.text: q for q in (*self.world.train_questions, *self.world.eval_questions)}
 
     def question(self, prompt: Prompt) -> Question:
@@ -29,13 +40,14 @@ class HelpDesk:
         return self.questions[text]
 
     def label(self, pairs: Sequence[Pair]) -> list[Comparison]:
-        """Three votes a pair by the panel, and the majority."""
+        """The panel's votes on each pair, and the majority."""
         return collect(
             self.world,
             [self.question(pair.prompt) for pair in pairs],
             [Answer(pair.a, pair.a_finished) for pair in pairs],
             [Answer(pair.b, pair.b_finished) for pair in pairs],
             self.raters,
+            votes_per_pair=self.votes_per_pair,
             seed=self.seed,
         )
 

@@ -1,7 +1,8 @@
 """`keel demo`: from noisy raters to a better model on one laptop, with the truth known at the end.
 
 Writes the files of a small help desk (model from scratch, demonstrations, questions, raters as a Python file, recipe)
-and hands the recipe to the same pipeline that runs everything else.
+and hands the recipe to the same pipeline that runs everything else. Then the same PPO is led astray on purpose, once
+with guards off and once with guards on.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from keel.core.files import atomic_directory
 from keel.core.progress import Progress
 from keel.core.seed import derive
 from keel.data.formats import write_jsonl
-from keel.demo.story import told
+from keel.demo.guards_page import write_page
+from keel.demo.hacking import both_ways, prepare
+from keel.demo.story import told, told_of_guards, where_to_look
 from keel.demo.tokenizer import build_tokenizer
 from keel.demo.world import World
 from keel.models.load import save_causal_lm
@@ -53,8 +56,15 @@ def main_demo(
         build(world_folder, seed, quick=quick)
     recipe = load_config(Recipe, world_folder / "recipe.yaml", [f"seed={seed}", *(QUICK if quick else ()), *overrides])
     summary = run(recipe, directory, progress, recipe_folder=world_folder)
-    for line in told(summary, directory):
+    for line in told(summary):
         progress.say(line)
+    flawed = prepare(directory, summary, seed)
+    if flawed is not None:
+        guards = both_ways(directory, flawed, recipe.threads, seed, progress, quick=quick)
+        write_page(directory / "guards.html", guards)
+        for line in told_of_guards(guards):
+            progress.say(line)
+    progress.say(where_to_look(directory, guards=flawed is not None))
     return summary
 
 

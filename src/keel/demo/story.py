@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from keel.demo.hacking import LEAST_FALL, Course, Guards
+from keel.report.units import plain, signed, sureness
 
-def told(summary: dict[str, Any], directory: Path) -> list[str]:
-    """The run as a few sentences, each with its figure, and where to look next."""
+
+def told(summary: dict[str, Any]) -> list[str]:
+    """The run as a few sentences, each with its figure."""
     stages, lines = summary["stages"], []
     agreement = summary.get("agreement") or {}
     if agreement:
@@ -44,5 +47,34 @@ def told(summary: dict[str, Any], directory: Path) -> list[str]:
         f"It took {summary['seconds'] / 60:.1f} minutes and {summary['peak_rss_bytes'] / 2**30:.2f} GiB on "
         f"{summary['threads']} threads, without a GPU."
     )
-    lines.append(f"Look: {directory / 'report.html'}   Again in the terminal: keel show {directory}")
     return lines
+
+
+def told_of_guards(guards: Guards) -> list[str]:
+    """The same PPO with guards off and on, in figures."""
+    off, on = guards.off, guards.on
+    first, last = off.score
+    hacked = off.peak - off.end > LEAST_FALL
+    rollbacks = [action for action in on.run.actions if action.rolled_back]
+    return [
+        f"Guards off: the reward model's score went {first:.2f} → {last:.2f}, and the true reward, which no run sees, "
+        f"{course(off)}" + (": the policy learned to please its judge." if hacked else "."),
+        *(
+            f"Alarm at update {action.step:.0f}, {sureness(action.confidence)}: {' '.join(action.evidence)} "
+            f"The guardian {action.text}."
+            for action in rollbacks
+        ),
+        f"Guards on: the true reward {course(on)}"
+        + (f", {signed(on.end - off.end)} beside guards off." if rollbacks else "; nothing to go back for."),
+    ]
+
+
+def course(run: Course) -> str:
+    """The true reward from SFT over its peak to the end."""
+    return f"went {plain(run.before)} → {plain(run.peak)} at its best (update {run.peak_at:.0f}) → {plain(run.end)}"
+
+
+def where_to_look(directory: Path, *, guards: bool) -> str:
+    """The pages and the command that show the run again."""
+    pages = [str(directory / "report.html"), *([str(directory / "guards.html")] if guards else [])]
+    return f"Look: {' and '.join(pages)}   Again in the terminal: keel show {directory}"

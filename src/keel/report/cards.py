@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keel.core.events import Event
 from keel.report.records import GRAVITY
-from keel.report.stage_log import family
+from keel.report.stage_log import Event, family
 from keel.report.values import number
 
 ACTIONS = {
@@ -43,6 +42,8 @@ class Card:
     """What the run did about it, oldest first."""
     over: bool = False
     """Whether the rule has said ok since."""
+    undone: bool = False
+    """Whether what it spoke of was rolled back, and it has not spoken since."""
 
 
 class Cards:
@@ -78,6 +79,7 @@ class Cards:
         card.message = str(said.get("message") or "")
         card.cause, card.remedy = str(said.get("cause") or ""), str(said.get("remedy") or "")
         card.confidence = number(said.get("confidence"))
+        card.undone = False
 
     def _action(self, stage: str, step: float, event: Event) -> None:
         evidence = event.get("evidence")
@@ -98,6 +100,9 @@ class Cards:
                     number(event.get("time")),
                 )
             self._cards[key].done.append(action_text(event, step))
+        if event.get("taken") is not False and math.isfinite(number(event.get("to_step"))):
+            for (kind, _), card in self._cards.items():
+                card.undone |= kind == family(stage)
 
     def sorted(self) -> list[Card]:
         """Those that still hold before those that are over, the gravest first, then the newest."""

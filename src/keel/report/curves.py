@@ -31,6 +31,8 @@ class Curves:
     boundaries: tuple[float, ...] = ()
     of: float = math.nan
     """Planned number of steps of the latest round; nan when unknown."""
+    rollbacks: tuple[tuple[float, float], ...] = ()
+    """Each as (the step gone back to, the step at which it happened)."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -58,6 +60,14 @@ class Curves:
         finite = self.get(name)[np.isfinite(self.get(name))]
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
 
+    @property
+    def abandoned(self) -> NDArray[np.bool_]:
+        """Which steps a rollback undid, [N]."""
+        undone = np.zeros(len(self), dtype=bool)
+        for back_to, at in self.rollbacks:
+            undone |= (self.at > back_to) & (self.at <= at)
+        return undone
+
     def latest_round(self) -> "Curves":
         """The part that belongs to the latest round; all of it when rounds were not logged."""
         if not len(self) or not math.isfinite(self.rounds[-1]):
@@ -69,6 +79,7 @@ class Curves:
             columns={name: values[chosen] for name, values in self.columns.items()},
             broken={name: at[at >= self.at[chosen][0]] for name, at in self.broken.items()},
             of=self.of,
+            rollbacks=tuple(pair for pair in self.rollbacks if pair[1] >= self.at[chosen][0]),
         )
 
     def by_round(self, chosen: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
@@ -83,24 +94,33 @@ class Curves:
         return float(finite.sum()) if len(finite) else math.nan
 
 
-def curves(events: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves, tuple[float, ...]]:
-    """Training steps, evaluations, and the steps at which the stage was resumed, of one stage's events in order."""
+def curves(events: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves, Curves, tuple[float, ...]]:
+    """Training steps, evaluations, judges' checks, and the steps at which the stage was resumed, of one stage's events
+    in order.
+    """
     axis = _Axis()
-    rows: dict[str, list[tuple[float, Mapping[str, Any]]]] = {"step": [], "evaluated": []}
+    rows: dict[str, list[tuple[float, Mapping[str, Any]]]] = {"step": [], "evaluated": [], "checked": []}
     resumed: list[float] = []
+    rollbacks: list[tuple[float, float]] = []
     for event in events:
         kind = event.get("event")
         if kind == "stage_finished":
             axis.finished = True
         elif kind == "resumed" and whole(event.get("step")):
             resumed.append(axis.offset + number(event["step"]))
+        elif kind == "action" and event.get("taken") and whole(event.get("step")) and whole(event.get("to_step")):
+            rollbacks.append((axis.offset + number(event["to_step"]), axis.offset + number(event["step"])))
         elif kind in rows and whole(event.get("step")):
             at = axis.place(event)
             while rows[kind] and rows[kind][-1][0] >= at and rows[kind][-1][1].get("round") == event.get("round"):
                 rows[kind].pop()  # the same step of the same round again: an attempt that was repeated
             rows[kind].append((at, event))
-    boundaries = tuple(axis.boundaries)
-    return _table(rows["step"], boundaries), _table(rows["evaluated"], boundaries), tuple(resumed)
+    steps = _table(rows["step"], tuple(axis.boundaries), rollbacks)
+    # An evaluation at the step of a rollback is of the policy that was gone back to; a check there came before it.
+    evaluations = _table(
+        rows["evaluated"], tuple(axis.boundaries), [(to, math.nextafter(at, to)) for to, at in rollbacks]
+    )
+    return steps, evaluations, _table(rows["checked"], tuple(axis.boundaries), rollbacks), tuple(resumed)
 
 
 class _Axis:
@@ -128,7 +148,11 @@ class _Axis:
         return self.offset + step
 
 
-def _table(rows: Sequence[tuple[float, Mapping[str, Any]]], boundaries: tuple[float, ...]) -> Curves:
+def _table(
+    rows: Sequence[tuple[float, Mapping[str, Any]]],
+    boundaries: tuple[float, ...],
+    rollbacks: Sequence[tuple[float, float]],
+) -> Curves:
     names = dict.fromkeys(
         name
         for _, event in rows
@@ -147,7 +171,15 @@ def _table(rows: Sequence[tuple[float, Mapping[str, Any]]], boundaries: tuple[fl
             broken[name] = at[wrong]
     of = next((number(event.get("of")) for _, event in reversed(rows) if whole(event.get("of"))), math.nan)
     rounds = np.array([number(event.get("round")) for _, event in rows], dtype=np.float64)
-    return Curves(at=at, rounds=rounds, columns=columns, broken=broken, boundaries=boundaries, of=of)
+    return Curves(
+        at=at,
+        rounds=rounds,
+        columns=columns,
+        broken=broken,
+        boundaries=boundaries,
+        of=of,
+        rollbacks=tuple(rollbacks),
+    )
 
 
 def _is_nan(value: object) -> bool:

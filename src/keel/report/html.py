@@ -13,10 +13,10 @@ from pathlib import Path
 from keel import __version__
 from keel.core.files import atomic_write_text
 from keel.report import model_figures, policy_figures
+from keel.report.alarm_cards import alarms_section
 from keel.report.markup import definition, escape, paragraph, plot_grid, section, table
 from keel.report.parts import (
     agreement_table,
-    alarm_list,
     comparison_rows,
     config_section,
     costs_section,
@@ -49,7 +49,7 @@ def render(run: Run) -> str:
             ("distance", "Distance", _distance),
             ("score", "Score", _score),
             ("evaluation", "Evaluation", _evaluation),
-            ("alarms", "Alarms", _alarms),
+            ("alarms", "Alarms", alarms_section),
             ("samples", "Samples", _samples),
             ("writing", "Writing", _writing),
             ("optimiser", "Optimiser", _optimiser),
@@ -64,6 +64,16 @@ def render(run: Run) -> str:
     ]
     contents = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name, _ in parts)
     sections = "\n".join(f'<section id="{anchor}">\n{body}\n</section>' for anchor, _, body in parts)
+    body = f"""{_header(run)}
+<nav aria-label="Contents">{contents}</nav>
+{sections}
+<footer class="small">Written by keel {escape(str(run.summary.get("keel_version") or __version__))} from events.jsonl
+and summary.json in this folder. <code>keel show</code> prints the same in a terminal.</footer>"""
+    return document(run.name, body)
+
+
+def document(title: str, body: str) -> str:
+    """A page that needs nothing else; `body` is HTML, `title` plain text."""
     style = (files("keel.report") / "page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
@@ -73,16 +83,12 @@ def render(run: Run) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>{escape(run.name)} · keel</title>
+<title>{escape(title)} · keel</title>
 <style>
 {style}</style>
 </head>
 <body>
-{_header(run)}
-<nav aria-label="Contents">{contents}</nav>
-{sections}
-<footer class="small">Written by keel {escape(str(run.summary.get("keel_version") or __version__))} from events.jsonl
-and summary.json in this folder. <code>keel show</code> prints the same in a terminal.</footer>
+{body}
 </body>
 </html>
 """
@@ -127,6 +133,8 @@ def _distance(run: Run) -> str:
         introduction += " Dotted lines mark new rounds."
     if stage is not None and any(len(at) for at in stage.steps.broken.values()):
         introduction += " A red cross on an axis marks a step whose figure was not a number."
+    if stage is not None and stage.steps.rollbacks:
+        introduction += " A red line marks a rollback by the guardian, grey what it undid."
     if stage is not None and stage.resumed_at:
         at = " and ".join(f"{step:.0f}" for step in stage.resumed_at)
         introduction += f" The run was interrupted and went on after update {at}."
@@ -245,10 +253,3 @@ def _evaluation(run: Run) -> str:
     return section(
         "Against the model it started from", introduction, table(["", "before", "after"], rows, numbers={1, 2})
     )
-
-
-def _alarms(run: Run) -> str:
-    if not run.alarms:
-        return ""
-    introduction = "What the rules that watch a run had to say, gravest first."
-    return section("What was the run warned about?", introduction, alarm_list(run.alarms))

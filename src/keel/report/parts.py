@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import yaml
 
 from keel.report.markup import escape, section, table
-from keel.report.records import Agreement, Alarm, Measure, Round, Run, SamplePair, Stage
+from keel.report.records import Agreement, Measure, Round, Run, SamplePair, Stage
 from keel.report.units import duration, gibibytes, percent, plain, signed
 from keel.report.values import number
-from keel.report.words import alarm_text
 
 OPEN_SAMPLES = 6  # the others wait behind a fold
 MOST_SAMPLES = 40
@@ -38,24 +37,31 @@ class Phase:
     seconds: float
 
 
-def samples_table(pairs: Sequence[SamplePair], *, both: bool, comparable: bool) -> str:
+def samples_table(
+    pairs: Sequence[SamplePair],
+    *,
+    both: bool,
+    comparable: bool,
+    sides: tuple[str, str] = ("before", "after"),
+    opened: int = OPEN_SAMPLES,
+) -> str:
     """Answers side by side; `comparable` says whether the scores of the two sides share a scale."""
-    first, rest = pairs[:OPEN_SAMPLES], pairs[OPEN_SAMPLES:MOST_SAMPLES]
-    body = _samples(first, both=both, comparable=comparable)
+    first, rest = pairs[:opened], pairs[opened:MOST_SAMPLES]
+    body = _samples(first, both=both, comparable=comparable, sides=sides)
     if rest:
-        more = _samples(rest, both=both, comparable=comparable)
+        more = _samples(rest, both=both, comparable=comparable, sides=sides)
         body += f"<details><summary>{len(rest)} more</summary>{more}</details>"
     return body
 
 
-def _samples(pairs: Sequence[SamplePair], *, both: bool, comparable: bool) -> str:
+def _samples(pairs: Sequence[SamplePair], *, both: bool, comparable: bool, sides: tuple[str, str]) -> str:
     rows = []
     for pair in pairs:
         before, after = difference(_cut((pair.before or "").strip()), _cut((pair.after or "").strip()))
-        cells = [_answer("before", pair.before, before, pair.score_before)]
+        cells = [_answer(sides[0], pair.before, before, pair.score_before)]
         if both:
             since = pair.score_before if comparable else math.nan
-            cells.append(_answer("after", pair.after, after, pair.score_after, since=since))
+            cells.append(_answer(sides[1], pair.after, after, pair.score_after, since=since))
         head_of_pair = f'<th colspan="{len(cells)}" scope="rowgroup" dir="auto">{_prompt(pair.prompt)}</th>'
         rows.append(f"<tr>{head_of_pair}</tr><tr>{''.join(cells)}</tr>")
     return f'<table class="samples"><tbody>{"".join(rows)}</tbody></table>'
@@ -229,25 +235,6 @@ def comparison_rows(stage: Stage) -> list[list[str]]:
             digits = 3 if max(abs(before), abs(after)) < 1 else 2
             rows.append([name.replace("_", " "), plain(before, digits), plain(after, digits)])
     return rows
-
-
-def alarm_list(alarms: Sequence[Alarm]) -> str:
-    items = []
-    for alarm in alarms:
-        kind = alarm.level if alarm.level in ("act", "stop") else "watch"
-        remedy = f'<p class="small">{escape(alarm.remedy)}</p>' if alarm.remedy else ""
-        origin = escape(f"{alarm.level} · rule {alarm.rule} · {_when(alarm)}")
-        items.append(f'<li class="{kind}"><p>{escape(alarm_text(alarm))}</p>{remedy}<p class="small">{origin}</p></li>')
-    return f'<ul class="alarms">{"".join(items)}</ul>'
-
-
-def _when(alarm: Alarm) -> str:
-    """In which stage, at which steps, how often."""
-    if not math.isfinite(alarm.first_step):
-        return f"{alarm.stage}, {alarm.count} times" if alarm.count > 1 else alarm.stage
-    if alarm.count == 1:
-        return f"{alarm.stage}, step {alarm.first_step:.0f}"
-    return f"{alarm.stage}, {alarm.count} times from step {alarm.first_step:.0f} to {alarm.last_step:.0f}"
 
 
 def config_section(run: Run) -> str:

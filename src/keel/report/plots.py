@@ -151,20 +151,27 @@ def _for_page(svg: str, name: str) -> str:
 
 
 def lines(axes: "Axes", drawn: Sequence[Line]) -> None:
-    """Draw figures over their steps, with names when there are several, crosses where a figure was not a number."""
+    """Draw figures over their steps, with names when there are several, crosses where a figure was not a number.
+
+    A stretch that was rolled back is grey, and the line goes on from where it went back to.
+    """
     for line in drawn:
-        at, values = line.curves.at, line.curves.get(line.figure)
+        undone = line.curves.abandoned
+        at, values = line.curves.at[~undone], line.curves.get(line.figure)[~undone]
         colour = STAND_INS[line.colour]
         known = np.isfinite(values)
         if line.dots or known.sum() == 1:
-            for number, part in enumerate(line.curves.by_round(known)):
+            whole = np.isfinite(line.curves.get(line.figure)) & ~undone
+            for number, part in enumerate(line.curves.by_round(whole)):
                 label = line.label if number == 0 else ""
-                axes.plot(at[part], values[part], color=colour, lw=1, marker="o", ms=3, label=label)
+                points = line.curves.at[part], line.curves.get(line.figure)[part]
+                axes.plot(*points, color=colour, lw=1, marker="o", ms=3, label=label)
         elif line.smooth and known.sum() > 20:
             axes.plot(*thin(at, values), color=colour, lw=0.7, alpha=0.35)
             axes.plot(*thin(at[known], moving_average(values[known])), color=colour, lw=1.5, label=line.label)
         else:
             axes.plot(*thin(at, values), color=colour, lw=1.4, label=line.label)
+        _gone_back(axes, line)
         broken = line.curves.broken.get(line.figure)
         if broken is not None:
             axes.plot(
@@ -180,8 +187,23 @@ def lines(axes: "Axes", drawn: Sequence[Line]) -> None:
             )
     for boundary in {at: None for line in drawn for at in line.curves.boundaries}:
         axes.axvline(boundary, color=STAND_INS["muted"], lw=0.7, ls=(0, (1, 3)))
+    # Evaluations end a rollback a hair earlier than steps do (keel.report.curves).
+    for back_to, at in {(to, round(at, 6)): None for line in drawn for to, at in line.curves.rollbacks}:
+        axes.axvspan(back_to, at, color=STAND_INS["muted"], alpha=0.1, lw=0, zorder=0)
+        axes.axvline(at, color=STAND_INS["red"], lw=0.9)
     if sum(bool(line.label) for line in drawn) > 1:
         names(axes)
+
+
+def _gone_back(axes: "Axes", line: Line) -> None:
+    """The course that was given up, from where it was gone back to."""
+    at, values, undone = line.curves.at, line.curves.get(line.figure), line.curves.abandoned
+    for back_to, until in line.curves.rollbacks:
+        stretch = undone & (at > back_to) & (at <= until)
+        start = np.flatnonzero((at <= back_to) & ~undone)[-1:]
+        chosen = np.concatenate([start, np.flatnonzero(stretch)])
+        marker = "o" if line.dots else ""
+        axes.plot(at[chosen], values[chosen], color=STAND_INS["muted"], lw=1, ls=(0, (3, 2)), marker=marker, ms=2)
 
 
 def panel(

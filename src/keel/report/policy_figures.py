@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STEPS = "updates"
+NOT_PARTS = ("mean", "std", "p05", "p95", "abs_max", "disagreement")
+"""Figures of the whole score beside those of its parts."""
 PART_COLOURS = ("blue", "ochre", "teal", "violet")
 
 # Title, unit, (figure, name, colour) of each line, what to look for.
@@ -145,7 +147,7 @@ def score_plots(run: Run) -> list[Plot]:
         )
         drawn = [Line(curves=stage.steps, figure="reward_mean", colour="violet")]
         plots.append(panel("Shaped reward", look_for, drawn, unit="reward", steps=STEPS))
-    parts = [name for name in stage.steps.columns if name.startswith("score_") and name[6:] not in ("mean", "std")]
+    parts = [name for name in stage.steps.columns if name.startswith("score_") and name[6:] not in NOT_PARTS]
     if len(parts) > 1:
         look_for = "Every part should hold or rise; one that falls is being sold for the others."
         drawn = [
@@ -153,6 +155,8 @@ def score_plots(run: Run) -> list[Plot]:
             for name, colour in zip(parts, PART_COLOURS, strict=False)
         ]
         plots.append(panel("Parts of the score", look_for, drawn, unit="score", steps=STEPS))
+    if len(stage.checks):
+        plots.insert(1 if plots else 0, _judges_plot(stage))
     frontier = _frontier(stage)
     return [*plots, _frontier_plot(*frontier)] if frontier is not None else plots
 
@@ -166,7 +170,8 @@ def _score_plot(stage: Stage) -> Plot:
     def paint(axes: "Axes") -> None:
         every = max(1, len(stage.steps) // 200)
         at, mean, std = (
-            values[::every] for values in (stage.steps.at, stage.steps.get("score_mean"), stage.steps.get("score_std"))
+            values[~stage.steps.abandoned][::every]
+            for values in (stage.steps.at, stage.steps.get("score_mean"), stage.steps.get("score_std"))
         )
         axes.fill_between(at, mean - std, mean + std, color=STAND_INS["blue"], alpha=0.12, lw=0)
         lines(axes, drawn)
@@ -177,6 +182,31 @@ def _score_plot(stage: Stage) -> Plot:
         look_for=(together if held_out else "It should rise and level off. ")
         + "The shade is one standard deviation of single scores.",
         svg=draw(paint, name="Score on training and held-out prompts", unit="score", steps=STEPS),
+    )
+
+
+def _judges_plot(stage: Stage) -> Plot:
+    """Check by check, how often judges prefer the policy to SFT, with intervals, and how often the score does."""
+    checks = stage.checks
+    at, share, low, high = (checks.at, *(checks.get(f"win_rate{end}") for end in ("", "_low", "_high")))
+    drawn = [
+        Line(curves=checks, figure="proxy_win_rate", label="by the score", colour="blue", dots=True),
+        Line(curves=checks, figure="win_rate", label="by judges", colour="ochre", dots=True),
+    ]
+
+    def paint(axes: "Axes") -> None:
+        axes.axhline(0.5, color=STAND_INS["muted"], lw=0.8)
+        axes.vlines(at, np.fmax(low, 0), np.fmin(high, 1), color=STAND_INS["ochre"], lw=3, alpha=0.25)
+        lines(axes, drawn if checks.has("proxy_win_rate") else drawn[1:])
+        axes.set_ylim(0, 1)
+
+    known = share[np.isfinite(share)]
+    newest = f" The newest check: {known[-1]:.0%}." if len(known) else ""
+    return Plot(
+        title="Judges, policy against SFT",
+        look_for="Pairs on held-out prompts that judges decided for the policy, with 95 % intervals; half is no "
+        f"difference. When the score's opinion climbs and theirs does not, the score is being pleased.{newest}",
+        svg=draw(paint, name="Win rate over SFT by judges", unit="share of pairs", steps=STEPS),
     )
 
 
@@ -193,7 +223,7 @@ def _frontier(stage: Stage) -> tuple[Array, Array, str] | None:
     )
     for source, figure, where in candidates:
         distance, score = source.get("kl_nats_per_sequence"), source.get(figure)
-        known = np.isfinite(distance) & np.isfinite(score)
+        known = np.isfinite(distance) & np.isfinite(score) & ~source.abandoned
         if known.sum() >= 3:
             return distance[known], score[known], where
     return None

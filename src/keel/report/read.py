@@ -15,10 +15,9 @@ import yaml
 
 from keel.core.errors import ArtifactError
 from keel.core.events import read_events
+from keel.report.alarms import in_doubt, read_actions, read_alarms, side_by_side
 from keel.report.records import (
-    GRAVITY,
     Agreement,
-    Alarm,
     Bin,
     KLBands,
     Measure,
@@ -60,7 +59,9 @@ def read_run(run_dir: Path) -> Run:
         recipe=text,
         stages=stages,
         samples=_samples(events),
-        alarms=_alarms(events),
+        alarms=read_alarms(events),
+        actions=read_actions(events),
+        in_doubt=in_doubt(events),
         rounds=_rounds(events),
         win=_win_rate(stages.get("evaluate")),
         reward=_reward_card(stages),
@@ -126,26 +127,10 @@ def _samples(events: Sequence[Event]) -> tuple[SamplePair, ...]:
     pairs that it compared.
     """
     logged = [event for event in events if event.get("event") == "samples" and isinstance(event.get("samples"), list)]
-    own = [event["samples"] for event in logged if family(event.get("stage")) == "ppo"]
+    own = [e["samples"] for e in logged if family(e.get("stage")) == "ppo" and e.get("moment") != "alarm"]
     if not own:
         return tuple(_compared(sample) for event in logged[-1:] for sample in event["samples"])
-    pairs: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
-    for side, samples in (("before", own[0]), ("after", own[-1] if len(own) > 1 else [])):
-        seen: dict[str, int] = {}
-        for sample in samples:
-            prompt = prompt_as_text(sample.get("prompt"))
-            seen[prompt] = seen.get(prompt, 0) + 1
-            pairs.setdefault((prompt, seen[prompt]), {})[side] = sample
-    return tuple(
-        SamplePair(
-            prompt=prompt,
-            before=str(sides["before"].get("response", "")) if "before" in sides else None,
-            after=str(sides["after"].get("response", "")) if "after" in sides else None,
-            score_before=number(sides.get("before", {}).get("score")),
-            score_after=number(sides.get("after", {}).get("score")),
-        )
-        for (prompt, _), sides in pairs.items()
-    )
+    return side_by_side(own[0], own[-1] if len(own) > 1 else [])
 
 
 def _compared(sample: Mapping[str, Any]) -> SamplePair:
@@ -156,37 +141,6 @@ def _compared(sample: Mapping[str, Any]) -> SamplePair:
         score_before=math.nan,
         score_after=number(sample.get("score")),
     )
-
-
-def _alarms(events: Sequence[Event]) -> tuple[Alarm, ...]:
-    """Rules that spoke up, gravest first, one entry for each stage, rule and level.
-
-    A verdict without a step of its own belongs to the step last logged by its stage.
-    """
-    groups: dict[tuple[str, str, str], list[tuple[float, Event]]] = {}
-    at: dict[object, float] = {}
-    for event in events:
-        stage = event.get("stage")
-        if event.get("event") == "step":
-            at[stage] = number(event.get("step"))
-        elif event.get("event") == "verdict" and event.get("level") not in (None, "ok"):
-            step = number(event.get("step")) if whole(event.get("step")) else at.get(stage, math.nan)
-            key = (str(stage or ""), str(event.get("rule", "")), str(event["level"]))
-            groups.setdefault(key, []).append((step, event))
-    alarms = [
-        Alarm(
-            stage=stage,
-            level=level,
-            rule=rule,
-            message=str(group[-1][1].get("message") or ""),
-            remedy=str(group[-1][1].get("remedy") or ""),
-            count=len(group),
-            first_step=group[0][0],
-            last_step=group[-1][0],
-        )
-        for (stage, rule, level), group in groups.items()
-    ]
-    return tuple(sorted(alarms, key=lambda alarm: -GRAVITY.get(alarm.level, 1)))
 
 
 def _rounds(events: Sequence[Event]) -> tuple[Round, ...]:

@@ -48,6 +48,8 @@ class Stage:
     metrics: Mapping[str, Any]
     steps: Curves
     evaluations: Curves
+    checks: Curves
+    """What judges said of policy against SFT, check by check."""
     resumed_at: tuple[float, ...]
 
     @property
@@ -151,6 +153,35 @@ class Alarm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """Something that the guardian did, or would have done, and why."""
+
+    stage: str
+    step: float
+    since: float
+    """Step from which the trouble dates; nan where the evidence carries none."""
+    taken: bool
+    """False where the recipe lets it advise only."""
+    name: str
+    text: str
+    """What was done and which settings changed, as one sentence without a full stop."""
+    rules: tuple[str, ...]
+    evidence: tuple[str, ...]
+    """A sentence of each rule."""
+    causes: tuple[str, ...]
+    remedies: tuple[str, ...]
+    confidence: float
+    to_step: float
+    """The update that a rollback went back to; nan for other actions."""
+    samples: tuple[SamplePair, ...]
+    """Answers of the policy that was gone back to ("before") and of the one that raised the alarm ("after")."""
+
+    @property
+    def rolled_back(self) -> bool:
+        return self.taken and math.isfinite(self.to_step)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
     """One round of fresh labels and what they taught; nan where not measured."""
 
@@ -194,6 +225,10 @@ class Run:
     stages: Mapping[str, Stage]
     samples: tuple[SamplePair, ...]
     alarms: tuple[Alarm, ...]
+    actions: tuple[Action, ...]
+    """Of the guardian, oldest first."""
+    in_doubt: bool
+    """Whether a grave alarm still stands: not taken back by its rule, nor undone by a rollback."""
     rounds: tuple[Round, ...]
     win: WinRate | None
     reward: RewardCard | None

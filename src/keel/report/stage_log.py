@@ -39,7 +39,7 @@ def read_stages(events: Sequence[Event], summarised: Mapping[str, Any]) -> dict[
 def _stage(name: str, events: Sequence[Event], summarised: Mapping[str, Any], seconds: float) -> Stage:
     starts = [event for event in events if event.get("event") == "stage_started"]
     ends = [event for event in events if event.get("event") == "stage_finished"]
-    steps, evaluations, resumed_at = curves(events)
+    steps, evaluations, checks, resumed_at = curves(events)
     if starts or ends:
         latest: dict[str, bool] = {}  # label -> whether the last thing it did was to finish
         for event in events:
@@ -57,6 +57,7 @@ def _stage(name: str, events: Sequence[Event], summarised: Mapping[str, Any], se
         metrics=_metrics(name, events, summarised if finished else {}),
         steps=steps,
         evaluations=evaluations,
+        checks=checks,
         resumed_at=resumed_at,
     )
 

@@ -47,3 +47,8 @@ def gibibytes(count: object) -> str:
     if not isinstance(count, int | float) or not math.isfinite(count) or count <= 0:
         return ""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def sureness(probability: float) -> str:
+    """A probability of trouble in words; nothing that is learned from samples is certain."""
+    return "over 99% sure" if probability > 0.99 else f"{probability:.0%} sure"

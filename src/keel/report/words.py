@@ -63,8 +63,7 @@ def _title(run: Run) -> tuple[Tone, str]:
     if run.win is not None and run.win.outside_opinion:
         return _win_title(run.win, change)
     if change is not None:
-        alarmed = run.gravest is not None and run.gravest.level in ("act", "stop")
-        doubtful = alarmed or (far is not None and far.level == "act")
+        doubtful = run.in_doubt or (far is not None and far.level == "act")
         if not change.rose:
             return "bad", f"The score did not rise: {signed(change.gain)} on {change.where}"
         if doubtful:
