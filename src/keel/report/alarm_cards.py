@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from keel.report.markup import escape, section
 from keel.report.parts import samples_table
 from keel.report.records import Action, Alarm, Run
-from keel.report.stage_log import family
 from keel.report.units import sureness
 from keel.report.words import alarm_text
 
@@ -32,20 +31,19 @@ def alarms_section(run: Run) -> str:
 
 def action_card(action: Action) -> str:
     """What, since when, why, what was done, what a person can do; with samples where some were taken."""
-    unit = "update" if family(action.stage) == "ppo" else "step"
     rows = [
-        ("since", f"{unit} {action.since:.0f}" if math.isfinite(action.since) else ""),
+        ("since", f"update {action.since:.0f}" if math.isfinite(action.since) else ""),
         ("seen", " ".join(action.evidence)),
+        ("answer", action.answer),
         ("why", " ".join(action.causes)),
         ("you can", " ".join([*action.remedies, advise_only(action)])),
     ]
     facts = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows if text)
     sure = f", {sureness(action.confidence)}" if math.isfinite(action.confidence) else ""
-    when = f"{unit} {action.step:.0f}{sure}" if math.isfinite(action.step) else action.stage
     kind = "stop" if action.rolled_back or action.name == "stop" else "watch"
     title = escape(f"The guardian {action.text}")
     return (
-        f'<article class="card {kind}"><p class="small">{escape(when)}</p><h3>{title}</h3>'
+        f'<article class="card {kind}"><p class="small">{escape(action.when + sure)}</p><h3>{title}</h3>'
         f"<dl>{facts}</dl>{_samples(action)}</article>"
     )
 

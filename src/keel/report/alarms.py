@@ -49,11 +49,27 @@ def read_actions(events: Sequence[Event]) -> tuple[Action, ...]:
         if event.get("event") == "verdict":
             said[str(event.get("stage") or ""), str(event.get("rule") or "")] = event
         elif event.get("event") == "action":
-            actions.append(_action(event, said, _at_alarm(events, at)))
+            actions.append(_action(event, said, _answer(events[:at], event), _at_alarm(events, at)))
     return tuple(actions)
 
 
-def _action(event: Event, said: Mapping[tuple[str, str], Event], samples: tuple[SamplePair, ...]) -> Action:
+def _answer(earlier: Sequence[Event], asked: Event) -> str:
+    """What judges said of the policy of this step, if they were asked about it and have answered."""
+    if asked.get("action") != "ask_humans":
+        return ""
+    for event in reversed(earlier):
+        if event.get("stage") == asked.get("stage") and event.get("step") != asked.get("step"):
+            return ""
+        if event.get("event") == "checked":
+            won, pairs, ties = (number(event.get(name)) for name in ("wins", "verdicts", "ties"))
+            even = f" (ties: {ties:.0f})" if ties > 0 else ""
+            return f"They preferred the policy to SFT in {won:.0f} of {pairs:.0f} pairs{even}."
+    return ""
+
+
+def _action(
+    event: Event, said: Mapping[tuple[str, str], Event], answer: str, samples: tuple[SamplePair, ...]
+) -> Action:
     stage, step = str(event.get("stage") or ""), number(event.get("step"))
     listed = event.get("evidence")
     evidence = [record for record in listed if isinstance(record, dict)] if isinstance(listed, list) else []
@@ -73,6 +89,7 @@ def _action(event: Event, said: Mapping[tuple[str, str], Event], samples: tuple[
         causes=_distinct(verdict.get("cause") for verdict in heard),
         remedies=_distinct([event.get("remedy"), *(verdict.get("remedy") for verdict in heard)]),
         confidence=number(event.get("confidence")),
+        answer=answer,
         to_step=number(event.get("to_step")),
         samples=samples,
     )

@@ -153,7 +153,7 @@ def _for_page(svg: str, name: str) -> str:
 def lines(axes: "Axes", drawn: Sequence[Line]) -> None:
     """Draw figures over their steps, with names when there are several, crosses where a figure was not a number.
 
-    A stretch that was rolled back is grey, and the line goes on from where it went back to.
+    A stretch that was rolled back is grey and dashed; the line goes on from where it went back to.
     """
     for line in drawn:
         undone = line.curves.abandoned
@@ -203,7 +203,8 @@ def _gone_back(axes: "Axes", line: Line) -> None:
         start = np.flatnonzero((at <= back_to) & ~undone)[-1:]
         chosen = np.concatenate([start, np.flatnonzero(stretch)])
         marker = "o" if line.dots else ""
-        axes.plot(at[chosen], values[chosen], color=STAND_INS["muted"], lw=1, ls=(0, (3, 2)), marker=marker, ms=2)
+        colour = STAND_INS[line.colour]
+        axes.plot(at[chosen], values[chosen], color=colour, lw=1, ls=(0, (3, 2)), alpha=0.55, marker=marker, ms=2)
 
 
 def panel(

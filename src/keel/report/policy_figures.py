@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STEPS = "updates"
-NOT_PARTS = ("mean", "std", "p05", "p95", "abs_max", "disagreement")
-"""Figures of the whole score beside those of its parts."""
+NOT_PARTS = ("_mean", "_std", "_p05", "_p95", "_abs_max", "_disagreement")
+"""Figures of the whole score, and the spread of its parts."""
 PART_COLOURS = ("blue", "ochre", "teal", "violet")
 
 # Title, unit, (figure, name, colour) of each line, what to look for.
@@ -147,7 +147,7 @@ def score_plots(run: Run) -> list[Plot]:
         )
         drawn = [Line(curves=stage.steps, figure="reward_mean", colour="violet")]
         plots.append(panel("Shaped reward", look_for, drawn, unit="reward", steps=STEPS))
-    parts = [name for name in stage.steps.columns if name.startswith("score_") and name[6:] not in NOT_PARTS]
+    parts = [name for name in stage.steps.columns if name.startswith("score_") and not name.endswith(NOT_PARTS)]
     if len(parts) > 1:
         look_for = "Every part should hold or rise; one that falls is being sold for the others."
         drawn = [

@@ -171,10 +171,16 @@ class Action:
     causes: tuple[str, ...]
     remedies: tuple[str, ...]
     confidence: float
+    answer: str
+    """What the judges said, where they were asked and have answered."""
     to_step: float
     """The update that a rollback went back to; nan for other actions."""
     samples: tuple[SamplePair, ...]
     """Answers of the policy that was gone back to ("before") and of the one that raised the alarm ("after")."""
+
+    @property
+    def when(self) -> str:
+        return f"update {self.step:.0f}" if math.isfinite(self.step) else self.stage
 
     @property
     def rolled_back(self) -> bool:

@@ -101,6 +101,8 @@ def _parts(run: Run, ink: Ink) -> list[tuple[str, RenderableType]]:
     parts: list[tuple[str, RenderableType]] = [("", _opening(run, headline(run))), ("", _figures(run))]
     if "ppo" in run.stages and len(run.stages["ppo"].steps):
         parts.append(("Reinforcement learning, from first to last update", _curves_table(run, ink)))
+    if run.actions:
+        parts.append(("What the guardian did", _actions(run)))
     if run.alarms:
         parts.append(("Alarms", _alarms(run)))
     if run.reward is not None:
@@ -161,6 +163,15 @@ def _add_curve(table: Table, curves: Curves, name: str, title: str, unit: str, d
         Text(plain(last, digits), style="bold", justify="right"),
         Text(remark, style="red" if wrong else "dim"),
     )
+
+
+def _actions(run: Run) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for action in run.actions:
+        text = Text(printable(action.text))
+        text.append(f"\n{printable(' '.join([*action.evidence, action.answer]).strip())}", style="dim")
+        table.add_row(Text(printable(action.when), style="red" if action.rolled_back else "yellow"), text)
+    return table
 
 
 def _alarms(run: Run) -> Table:

@@ -47,7 +47,7 @@ def headline(run: Run) -> Headline:
             _kept_sentence(run),
         ],
         [_reward_sentence(run), agreement_sentence(run.agreement), _sft_sentence(run)],
-        [_alarm_sentence(run)],
+        [_guardian_sentence(run), _alarm_sentence(run)],
     )
     joined = (" ".join(part for part in parts if part) for parts in paragraphs)
     return Headline(tone=tone, title=title, paragraphs=tuple(text for text in joined if text))
@@ -260,10 +260,33 @@ def _sft_sentence(run: Run) -> str:
     return f"Fine-tuning ended at a perplexity of {perplexity:.3g} on held-out demonstrations{fell}."
 
 
+def _guardian_sentence(run: Run) -> str:
+    """What the guardian did, and what judges said of the newest policy that was not rolled back."""
+    told = [
+        f"At {action.when} the guardian {action.text}."
+        for action in run.actions
+        if action.taken and action.name != "ask_humans"
+    ]
+    if "ppo" in run.stages:
+        checks = run.stages["ppo"].checks
+        for at in np.flatnonzero(~checks.abandoned)[-1:]:
+            share, low, high, count = (
+                float(checks.get(name)[at]) for name in ("win_rate", "win_rate_low", "win_rate_high", "verdicts")
+            )
+            if math.isfinite(share) and count > 0:
+                told.append(
+                    f"Judges prefer the policy of update {checks.at[at]:.0f} to the SFT model in {percent(share, 0)} "
+                    f"of {count:.0f} pairs{interval(low, high)}."
+                )
+    return " ".join(told)
+
+
 def _alarm_sentence(run: Run) -> str:
     gravest = run.gravest
     if gravest is None:
         return ""
+    if run.actions:
+        return f"What its rules said ({len(run.alarms)} alarms) stands below."
     if len(run.alarms) == 1:
         return f"One rule has something to say. {alarm_text(gravest)}"
     return f"{len(run.alarms)} rules have something to say. The gravest: {alarm_text(gravest)}"

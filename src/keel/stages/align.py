@@ -26,7 +26,7 @@ from keel.stages.live_check import LiveCheck
 from keel.stages.policy import write_policy
 from keel.stages.recipe import RLConfig
 from keel.stages.roles import write_role
-from keel.stages.telling import CLIPPED_WATCH, clipping_verdict, shown
+from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown
 from keel.store.queue import FILE as QUEUE
 from keel.store.queue import Queue
 from keel.train.judge import Judge
@@ -158,6 +158,14 @@ class Aligner:
             self.context.event("samples", step=step, round=self.task.round, samples=shown(judged))
         return figures
 
+    def show_alarm(self, step: int) -> None:
+        """What the policy that raised an alarm says on the first held-out prompts, for people to see beside the policy
+        that is gone back to.
+        """
+        few = self.task.held_out[:SAMPLES_SHOWN]
+        judged = self.source.rollout(few, derive(self.context.seed, "held out"), samples=1, observe=False)
+        self.context.event("samples", step=step, round=self.task.round, moment="alarm", samples=shown(judged))
+
     def run(self) -> StageResult:
         """Update, record, evaluate, keep the best, let the guardian act, stop when it no longer rises."""
         config, context, progress = self.config, self.context, self.context.run.progress
@@ -259,6 +267,7 @@ class Aligner:
 
     def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
         """Return to the last healthy policy, and go on from there with what the decision changes."""
+        self.show_alarm(step)
         before = self.steering()
         snapshot = self.guardian.healthy_before(step, decision)
         state = self.restore(snapshot)
@@ -267,7 +276,7 @@ class Aligner:
         self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
         self.guardian.went_back(step, snapshot.step)
         # Measured anew: what a changed setting takes off the reward must not make all that follows look worse.
-        held_out = self.evaluate(step, show=decision.action == "stop")
+        held_out = self.evaluate(step, show=True)
         self.guardian.evaluated(step, held_out)
         self.best.keep(self.policy)
         update = snapshot.step - self.task.step_offset
