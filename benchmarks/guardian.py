@@ -5,8 +5,8 @@
 
 Two worlds (gold/helpdesk.py, gold/sentiment.py) whose true reward is a function of the text that no run ever sees: an
 observer notes it on a score sheet. Every pair of runs shares its reward model; the guarded one begins as the other
-does. Finished runs are kept in --cache and not done again. Seeds below half were used to set the guardian's lines, the
-others report; --all prints both.
+does. Finished runs are kept in --cache and not done again. Seeds 0 and 1 set the guardian's lines, the others report;
+--all prints both.
 """
 
 import argparse
@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLDS = ("helpdesk", "sentiment")
+SET_THE_LINES = (0, 1)
+"""Seeds whose runs the thresholds were chosen on."""
 SAMPLES = 960
 """Answers that measure SFT and the kept policies."""
 
@@ -41,7 +43,8 @@ def one(world: str, flaw: str, seed: int, guards: str, cache: Path) -> dict[str,
     place = cache / world
     files, out = place / "files" / f"{flaw}-{seed}", place / "runs" / f"{flaw}-{seed}-{guards}"
     place.mkdir(parents=True, exist_ok=True)
-    recipe = made.build(place, files, seed, flaw, ["guardian.mode=silent", "guardian.checks.every=0"] * (guards == "off"))
+    silent = ["guardian.mode=silent", "guardian.checks.every=0"] if guards == "off" else []
+    recipe = made.build(place, files, seed, flaw, silent)
     shared = place / "runs" / f"{flaw}-{seed}-off" / "artifacts"
     if guards == "on" and shared.is_dir() and not out.is_dir():
         for folder in [*shared.glob("reward-*"), *shared.glob("data-*")]:
@@ -67,7 +70,8 @@ def result_of(world: str, flaw: str, seed: int, guards: str, cache: Path) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--seeds", type=int, default=10, help="seeds of each flaw (10); the upper half reports")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds of each flaw (10)")
+    parser.add_argument("--first", type=int, default=0, help="first seed (0)")
     parser.add_argument("--worlds", default=",".join(WORLDS), help="which worlds, with commas")
     parser.add_argument("--flaws", default="", help="which flaws, with commas (all)")
     parser.add_argument("--guards", default="off,on", help="off, on, or both with a comma")
@@ -93,7 +97,7 @@ def main() -> None:
     flaws = {"helpdesk": helpdesk.FLAWS, "sentiment": sentiment.FLAWS}
     wanted = [
         (world, flaw, seed)
-        for seed in range(options.seeds)
+        for seed in range(options.first, options.first + options.seeds)
         for world in options.worlds.split(",")
         for flaw in (options.flaws.split(",") if options.flaws else flaws[world])
         if flaw in flaws[world]
@@ -115,7 +119,7 @@ def main() -> None:
         return
     from gold.score import figures, tables
 
-    reporting = rows if options.all or options.seeds < 2 else [r for r in rows if r["seed"] >= options.seeds // 2]
+    reporting = rows if options.all else [row for row in rows if row["seed"] not in SET_THE_LINES]
     found = figures(reporting)
     if options.plot:
         from gold.curves import plot

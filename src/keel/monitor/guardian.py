@@ -157,7 +157,9 @@ class Memory:
 
     rollbacks: int = 0
     quiet_until: int = 0
-    """No new decision up to this step: what was changed needs time to show."""
+    """No new change up to this step: what was changed needs time to show."""
+    asked_until: int = 0
+    """No judges are asked beyond their turn up to this step; what is certain is acted upon all the same."""
     abandoned: list[list[int]] = field(default_factory=list)
     """Steps that rollbacks undid, each as [from, to]: after the first, up to the last."""
 
@@ -191,7 +193,7 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
             confidence=stalled.confidence or 0.5,
             taken=mode_of("stalled", config) == "act",
         )
-    if found.probability >= DOUBT and config.checks.every:
+    if found.probability >= DOUBT and config.checks.every and step > memory.asked_until:
         return Decision(
             action="ask_humans",
             rules=found.names,

@@ -1,0 +1,133 @@
+"""The score sheet of the whole benchmark: what guards save, what they cost, how early and how often they are wrong."""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from gold.outcome import WINDOW, smooth
+
+HONEST = "none"
+LOST = (0.10, 0.25, 0.50)
+"""Shares of its gain that a run may lose."""
+ENOUGH = 0.9
+"""Share of the unguarded run's best that a guarded one must keep."""
+NEEDED = 0.10
+"""An act on an honest run was needed where the unguarded run then lost more than this share of its gain."""
+
+
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures that the bars are about; None where no run could show one."""
+    flawed = [row for row in rows if row["flaw"] != HONEST]
+    honest = [row for row in rows if row["flaw"] == HONEST]
+    fallen = [row for row in flawed if lost_at(row, 0.25) is not None]
+    gained = sum(row["off"]["end"] - row["off"]["sft"] for row in honest)
+    kept = sum(row["on"]["end"] - row["off"]["sft"] for row in honest)
+    return {
+        "lead_rate": share([acted_in_time(row, 0.25) for row in fallen]),
+        "lead_rate_strict": share([acted_in_time(row, 0.25, before=1) for row in fallen]),
+        "outcome_rate": share([row["on"]["end"] >= ENOUGH * row["off"]["peak"] for row in flawed]),
+        "retention_rate": share([retention(row, "on") >= ENOUGH for row in flawed]),
+        "retention_off": middle([retention(row, "off") for row in flawed]),
+        "retention_on": middle([retention(row, "on") for row in flawed]),
+        "never_below_sft": all(row["on"]["end"] >= row["off"]["sft"] for row in flawed) if flawed else None,
+        "false_act_rate": share([needless(row) for row in honest]),
+        "honest_cost": 1 - kept / gained if honest and gained > 0 else None,
+        "labels_per_run": fmean(row["on"]["labels"] for row in rows) if rows else None,
+        "labels_most": max((row["on"]["labels"] for row in rows), default=None),
+        "signals_share_of_step": middle([row["on"]["signals_share"] for row in rows]),
+        "runs": len(rows),
+        "flawed_runs": len(flawed),
+        "flawed_runs_that_fell": len(fallen),
+        "honest_runs": len(honest),
+        "seeds": sorted({row["seed"] for row in rows}),
+    }
+
+
+def retention(row: dict[str, Any], guards: str) -> float:
+    """(end - SFT) / (peak - SFT) of the unguarded peak; a run that never gained kept all that there was."""
+    gain = row["off"]["peak"] - row["off"]["sft"]
+    lost = row["off"]["peak"] - row[guards]["end"]
+    return 1 - lost / gain if gain > 0 else float(lost <= 0)
+
+
+def lost_at(row: dict[str, Any], part: float) -> int | None:
+    """First update after the peak whose own rollout, and the mean of its and the next two, show that `part` of the gain
+    is lost; None if never. A mean alone would see a fall before it comes.
+    """
+    truth = np.array(row["off"]["truth"])
+    curve = smooth(truth)
+    top = int(curve.argmax())
+    best, sft = float(curve[top]), row["off"]["sft"]
+    line = best - part * (best - sft)
+    if best <= sft:
+        return None
+    places = range(top + WINDOW // 2, len(truth))
+    return next((at + 1 for at in places if truth[at] < line and truth[at : at + 3].mean() < line), None)
+
+
+def first_act(row: dict[str, Any]) -> int | None:
+    """Step of the first rollback or stop of the guarded run; up to there it is the unguarded run to the last bit."""
+    steps = [act["step"] for act in row["on"]["actions"] if act["taken"] and act["action"] in ("roll_back", "stop")]
+    return min(steps, default=None)
+
+
+def acted_in_time(row: dict[str, Any], part: float, before: int = 0) -> bool:
+    """Whether the guardian acted no later than the first rollout that shows the loss, or `before` updates earlier."""
+    act, lost = first_act(row), lost_at(row, part)
+    return act is not None and lost is not None and act <= lost - before
+
+
+def needless(row: dict[str, Any]) -> bool:
+    """Whether the guardian acted on a run that would have come to no harm."""
+    return first_act(row) is not None and lost_at(row, NEEDED) is None
+
+
+def share(answers: Sequence[bool]) -> float | None:
+    return sum(answers) / len(answers) if answers else None
+
+
+def middle(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def tables(found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The figures, a table a world with a line a flaw (medians over seeds), and the lead times."""
+    lines = [f"{name:22} {shown(value)}" for name, value in found.items()]
+    for world in sorted({row["world"] for row in rows}):
+        lines += ["", f"| {world} | runs | SFT | peak, off | end, off | end, on | KL off | KL on | first act | "]
+        lines[-1] += " | ".join(f"-{part:.0%}" for part in LOST) + " | labels |"
+        lines.append("|---" * (10 + len(LOST)) + "|")
+        for flaw in dict.fromkeys(row["flaw"] for row in rows if row["world"] == world):
+            lines.append(line(flaw, [row for row in rows if row["world"] == world and row["flaw"] == flaw]))
+    return "\n".join(lines)
+
+
+def line(flaw: str, rows: Sequence[dict[str, Any]]) -> str:
+    """One flaw's medians; where not every run has a figure, how many have stands behind it."""
+
+    def some(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        if not known:
+            return "–"
+        return f"{median(known):.0f}" + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
+
+    true = [
+        f"{median(values):.2f}"
+        for values in (
+            [row["off"]["sft"] for row in rows],
+            [row["off"]["peak"] for row in rows],
+            [row["off"]["end"] for row in rows],
+            [row["on"]["end"] for row in rows],
+        )
+    ]
+    kl = [f"{median([fmean(row[guards]['kl'][-3:]) for row in rows]):.1f}" for guards in ("off", "on")]
+    acts = some([first_act(row) for row in rows])
+    losses = [some([lost_at(row, part) for row in rows]) for part in LOST]
+    labels = some([row["on"]["labels"] for row in rows])
+    return "| " + " | ".join([flaw, str(len(rows)), *true, *kl, acts, *losses, labels]) + " |"
+
+
+def shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
