@@ -99,7 +99,10 @@ class Guardian:
             after=changed,
             remedy=next((v.remedy for v in decision.evidence if v.remedy), ""),
         )
-        self.memory.quiet_until = step + self.config.quiet_updates
+        if decision.action == "ask_humans":
+            self.memory.asked_until = step + self.config.quiet_updates
+        else:
+            self.memory.quiet_until = step + self.config.quiet_updates
         self.context.run.progress.say(card(self.context.name, step, decision, before, changed, to_step))
 
     def say(self, verdict: Verdict, step: int) -> None:
