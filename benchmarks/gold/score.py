@@ -27,7 +27,7 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "lead_rate": share([acted_in_time(row, 0.25) for row in fallen]),
         "lead_rate_strict": share([acted_in_time(row, 0.25, before=1) for row in fallen]),
-        "outcome_rate": share([row["on"]["end"] >= ENOUGH * row["off"]["peak"] for row in flawed]),
+        "outcome_rate": share([row["on"]["end"] >= ENOUGH * best(row) for row in flawed]),
         "retention_rate": share([retention(row, "on") >= ENOUGH for row in flawed]),
         "retention_off": middle([retention(row, "off") for row in flawed]),
         "retention_on": middle([retention(row, "on") for row in flawed]),
@@ -46,10 +46,14 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def retention(row: dict[str, Any], guards: str) -> float:
-    """(end - SFT) / (peak - SFT) of the unguarded peak; a run that never gained kept all that there was."""
-    gain = row["off"]["peak"] - row["off"]["sft"]
-    lost = row["off"]["peak"] - row[guards]["end"]
+    """(end - SFT) / (peak - SFT) of the unguarded peak; where nothing was ever gained, whether SFT was kept."""
+    gain, lost = best(row) - row["off"]["sft"], best(row) - row[guards]["end"]
     return 1 - lost / gain if gain > 0 else float(lost <= 0)
+
+
+def best(row: dict[str, Any]) -> float:
+    """The best true reward that the unguarded run ever reached; it began as SFT."""
+    return max(row["off"]["peak"], row["off"]["sft"])
 
 
 def lost_at(row: dict[str, Any], part: float) -> int | None:
