@@ -11,7 +11,7 @@ from keel.core.events import Event, read_events
 from keel.diagnose.dialect import Kind
 from keel.diagnose.log import Log, Stage, Told
 from keel.monitor.history import History
-from keel.monitor.verdict import LEVELS, Verdict
+from keel.monitor.verdict import LEVELS, Verdict, plainly
 
 KINDS: dict[str, Kind] = {"sft": "sft", "reward": "reward", "prefer": "preference", "ppo": "rl"}
 SETTINGS = {"sft": "keel-sft", "reward": "keel-reward", "prefer": "keel-prefer", "ppo": "keel-ppo"}
@@ -131,7 +131,11 @@ def _in_words(event: Event) -> str:
     if event.get("to_step") is not None:
         what += f" to update {event['to_step']}"
     before, after = event.get("before") or {}, event.get("after") or {}
-    changed = [f"{name} {before.get(name)} → {value}" for name, value in after.items() if value != before.get(name)]
+    changed = [
+        f"{name} {plainly(before.get(name))} → {plainly(value)}"
+        for name, value in after.items()
+        if value != before.get(name)
+    ]
     if changed:
         what += f" ({', '.join(changed)})"
     if not event.get("taken"):

@@ -32,3 +32,8 @@ class Verdict:
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The gravest of at least one verdict; the first of equals."""
     return max(verdicts, key=lambda verdict: LEVELS.index(verdict.level))
+
+
+def plainly(figure: object) -> str:
+    """A figure or setting in words for people, without the last digits of its arithmetic."""
+    return f"{figure:.4g}" if isinstance(figure, float) else str(figure)
