@@ -43,10 +43,13 @@ def one(world: str, flaw: str, seed: int, guards: str, cache: Path) -> dict[str,
     place = cache / world
     files, out = place / "files" / f"{flaw}-{seed}", place / "runs" / f"{flaw}-{seed}-{guards}"
     place.mkdir(parents=True, exist_ok=True)
-    silent = ["guardian.mode=silent", "guardian.checks.every=0"] if guards == "off" else []
-    recipe = made.build(place, files, seed, flaw, silent)
+    mode, _, budget = guards.partition("-")
+    overrides = ["guardian.mode=silent", "guardian.checks.every=0"] if mode == "off" else []
+    if budget:
+        overrides = [f"guardian.checks.label_budget={budget}"]
+    recipe = made.build(place, files, seed, flaw, overrides)
     shared = place / "runs" / f"{flaw}-{seed}-off" / "artifacts"
-    if guards == "on" and shared.is_dir() and not out.is_dir():
+    if mode == "on" and shared.is_dir() and not out.is_dir():
         for folder in [*shared.glob("reward-*"), *shared.glob("data-*")]:
             shutil.copytree(folder, out / "artifacts" / folder.name)
     out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first seed (0)")
     parser.add_argument("--worlds", default=",".join(WORLDS), help="which worlds, with commas")
     parser.add_argument("--flaws", default="", help="which flaws, with commas (all)")
-    parser.add_argument("--guards", default="off,on", help="off, on, or both with a comma")
+    parser.add_argument("--guards", default="off,on", help="off, on, on-N for a budget of N labels, with commas")
     parser.add_argument("--all", action="store_true", help="report on the seeds that set the lines too")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "guardian", help="where runs are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
