@@ -34,3 +34,7 @@ class GateError(KeelError):
 
 class TrainingError(KeelError):
     """A run that cannot go on."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss or gradient that is no finite number; the step was not taken."""

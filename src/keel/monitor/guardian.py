@@ -18,6 +18,8 @@ Action = Literal["raise_kl", "lower_kl", "length_penalty", "entropy_bonus", "ask
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
+RELAPSE = 1.25
+"""What each of the first two rollbacks adds to the prior log-odds: what led astray once is still there."""
 SURE_ENOUGH = 0.9
 """Probability of trouble from which the guardian acts."""
 DOUBT = 0.3
@@ -68,16 +70,24 @@ class Assessment:
     decisive: bool = False
     """Whether one rule's verdict is enough by itself."""
     since: int | None = None
+    relapse: bool = False
+    """Whether the run was rolled back before."""
 
     @property
     def doubtful(self) -> bool:
-        """Whether the newest policy is not one to keep: likelier bad than good, by more than one kind of evidence."""
+        """Whether the newest policy is not one to keep: likelier bad than good, the first time by more than one kind
+        of evidence.
+        """
         telling = [sign for sign in self.signs if (sign.confidence or 0) > 0.5]
-        return self.probability >= 0.5 and (self.decisive or len(telling) > 1)
+        enough = self.decisive or len(telling) > (0 if self.relapse else 1)
+        return enough and self.probability >= 0.5
 
 
-def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
-    """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name."""
+def assess(verdicts: Mapping[str, Verdict], rollbacks: int = 0) -> Assessment:
+    """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name.
+
+    A reward that has been gamed before, as many times as there were `rollbacks`, is likelier to be gamed again.
+    """
     alone = [name for name, verdict in verdicts.items() if name in ALONE and _enough(name, verdict)]
     strongest: dict[str, str] = {}
     for name, verdict in verdicts.items():
@@ -87,7 +97,7 @@ def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
         if family not in strongest or verdict.confidence > (verdicts[strongest[family]].confidence or 0):
             strongest[family] = name
     weights = {name: _weight(verdicts[name].confidence) for name in strongest.values()}
-    odds = PRIOR + sum(weights.values())
+    odds = PRIOR + RELAPSE * min(rollbacks, 2) + sum(weights.values())
     probability = max(0.99 if alone else 0.0, 1 / (1 + exp(-odds)))
     names = [*alone, *sorted((n for n in weights if n not in alone), key=lambda n: -weights[n])]
     signs = tuple(verdicts[name] for name in names)
@@ -97,6 +107,7 @@ def assess(verdicts: Mapping[str, Verdict]) -> Assessment:
         names=tuple(names),
         decisive=bool(alone),
         since=_since([v for v in signs if v.level in ("act", "stop")] or list(signs)),
+        relapse=rollbacks > 0,
     )
 
 
@@ -124,6 +135,7 @@ class Steering:
     length_penalty: float = 0.0
     missing_eos_ceiling: float | None = None
     entropy_coef: float = 0.0
+    learning_rate_factor: float = 1.0
 
 
 def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: float, high: float) -> Steering:
@@ -139,7 +151,9 @@ def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: fl
     rules, changed = set(decision.rules), now
     if "mode_collapse" in rules:
         changed = replace(changed, entropy_coef=max(now.entropy_coef, actions.entropy_coef))
-    if rules != {"mode_collapse"}:
+    if "not_finite" in rules:
+        changed = replace(changed, learning_rate_factor=now.learning_rate_factor / 2)
+    if rules - {"mode_collapse", "not_finite"}:
         raised = max(now.kl_coef * actions.kl_factor, actions.kl_least)
         changed = replace(changed, kl_coef=max(now.kl_coef, min(max(raised, low), high)))
     if "length_hacking" in rules:
@@ -169,9 +183,9 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
     if config.mode == "silent" or step <= memory.quiet_until:
         return None
     heard = {name: v for name, v in verdicts.items() if mode_of(name, config) != "silent"}
-    found = assess(heard)
+    found = assess(heard, memory.rollbacks)
     if found.probability >= SURE_ENOUGH:
-        able = assess({name: v for name, v in heard.items() if mode_of(name, config) == "act"})
+        able = assess({name: v for name, v in heard.items() if mode_of(name, config) == "act"}, memory.rollbacks)
         taken = able.probability >= SURE_ENOUGH
         final = memory.rollbacks >= config.actions.max_rollbacks
         return Decision(
@@ -193,7 +207,7 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
             confidence=stalled.confidence or 0.5,
             taken=mode_of("stalled", config) == "act",
         )
-    if found.probability >= DOUBT and config.checks.every and step > memory.asked_until:
+    if found.signs and found.probability >= DOUBT and config.checks.every and step > memory.asked_until:
         return Decision(
             action="ask_humans",
             rules=found.names,

@@ -12,6 +12,7 @@ from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
 from keel.algorithms.rloo import RLOO
 from keel.algorithms.settings import GRPOConfig, PPOConfig, RLOOConfig
+from keel.core.errors import NotFiniteError
 from keel.core.seed import derive
 from keel.data.chat import decode_response
 from keel.monitor.guardian import Decision, Steering, corrected
@@ -120,6 +121,18 @@ class Aligner:
         rollouts = self.source.batches(start, config.updates)
         return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
 
+    def attempts(self, start: int) -> Iterator[Metrics | NotFiniteError]:
+        """Each update's metrics from `start` on, or what broke it off; the next one then begins with fresh samples."""
+        done = start
+        while done < self.config.updates:
+            try:
+                for metrics in self.updates(done):
+                    done += 1
+                    yield metrics
+            except NotFiniteError as error:
+                done += 1
+                yield error
+
     def _algorithm(self) -> PPO | RLOO | GRPO:
         config = self.config
         if self.critic is not None:
@@ -195,13 +208,17 @@ class Aligner:
         if self.guardian.snapshot_due(offset):
             self.snapshot(offset, state)
         done = start
-        for done, metrics in enumerate(self.updates(start), start + 1):
+        for done, metrics in enumerate(self.attempts(start), start + 1):
             step = offset + done
-            figures = self.record(step, metrics)
-            progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
-            if done % config.evaluate_every == 0 or done == config.updates:
-                state = self.compare(step, state, done)
-            decision = self.watched(step, figures)
+            if isinstance(metrics, NotFiniteError):
+                progress.advance(1)
+                decision: Decision | None = self.guardian.broken(step, metrics)
+            else:
+                figures = self.record(step, metrics)
+                progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
+                if done % config.evaluate_every == 0 or done == config.updates:
+                    state = self.compare(step, state, done)
+                decision = self.watched(step, figures)
             if decision is not None and decision.taken and decision.action in ("roll_back", "stop"):
                 state = self.roll_back(step, decision)
                 if decision.action == "stop":
@@ -267,7 +284,8 @@ class Aligner:
 
     def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
         """Return to the last healthy policy, and go on from there with what the decision changes."""
-        self.show_alarm(step)
+        if "not_finite" not in decision.rules:  # weights that broke an update may say nothing at all
+            self.show_alarm(step)
         before = self.steering()
         snapshot = self.guardian.healthy_before(step, decision)
         state = self.restore(snapshot)
@@ -290,11 +308,13 @@ class Aligner:
             length_penalty=shaping.length_penalty,
             missing_eos_ceiling=shaping.missing_eos_ceiling,
             entropy_coef=method.entropy_coef,
+            learning_rate_factor=self.optimizer.factor,
         )
 
     def steer(self, settings: Steering) -> None:
         """Go on with these settings."""
         self.kl.coefficient = settings.kl_coef
+        self.optimizer.factor = settings.learning_rate_factor
         self.judge.shaping = self.judge.shaping.model_copy(
             update={
                 "length_penalty": settings.length_penalty,

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from keel.core.errors import NotFiniteError
 from keel.core.events import Event, plain
 from keel.monitor.guardian import Assessment, Decision, Memory, assess, because, decide, mode_of
 from keel.monitor.history import History, Series
 from keel.monitor.rules import judged
 from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
-from keel.monitor.verdict import Level, Verdict
+from keel.monitor.verdict import Level, Verdict, plainly
 from keel.stages.context import StageContext
 from keel.train.resume import Checkpoint, Snapshots
 
@@ -56,7 +57,8 @@ class Guardian:
 
     def _assessed(self, verdicts: Mapping[str, Verdict]) -> Assessment:
         """What the rules that may act say together."""
-        return assess({name: verdict for name, verdict in verdicts.items() if mode_of(name, self.config) == "act"})
+        acting = {name: verdict for name, verdict in verdicts.items() if mode_of(name, self.config) == "act"}
+        return assess(acting, self.memory.rollbacks)
 
     def decide(self, step: int) -> Decision | None:
         """What to do after the update of `step`."""
@@ -67,6 +69,29 @@ class Guardian:
         self._read(step)
         decision = self.decide(step)
         return None if decision is None or decision.action == "ask_humans" else decision
+
+    def broken(self, step: int, error: NotFiniteError) -> Decision:
+        """What to do about an update that ended in no number; the error itself, where nothing may or can be done."""
+        if mode_of("not_finite", self.config) != "act" or self.memory.rollbacks >= self.config.actions.max_rollbacks:
+            raise error
+        verdict = Verdict(
+            "stop",
+            "not_finite",
+            f"The loss or its gradient became no finite number in update {step}.",
+            {"since": step},
+            "Lower optim.learning_rate.",
+            "Numbers overflowed.",
+            0.99,
+        )
+        self.context.run.verdict(self.context.name, verdict, step=step)
+        return Decision(
+            action="roll_back",
+            rules=("not_finite",),
+            evidence=(verdict,),
+            reason=verdict.message,
+            confidence=0.99,
+            since=step,
+        )
 
     def last_word(self) -> Decision:
         """Why the newest policy of a stage that is over is not the one to keep."""
@@ -199,6 +224,6 @@ def card(
     }[decision.action]
     if not decision.taken:
         done = f"advises ({decision.action.replace('_', ' ')}), and the recipe lets it do no more"
-    settings = "; ".join(f"{name} {before[name]} → {value}" for name, value in changed.items())
+    settings = "; ".join(f"{name} {plainly(before[name])} → {plainly(value)}" for name, value in changed.items())
     text = f"{stage}, step {step}: the guardian {done} ({decision.confidence:.0%} sure). {decision.reason}"
     return f"{text} {settings}".strip()

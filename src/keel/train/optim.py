@@ -35,6 +35,8 @@ class Optimizer:
         self.config = config
         self.total_steps = max(1, total_steps)
         self.step_number = 0
+        self.factor = 1.0
+        """Of all rates, besides the schedule; the caller's to set and to keep."""
         self.wide: list[WideWeight] = []
         adamw, muon = [], []
         for group in groups:
@@ -76,7 +78,7 @@ class Optimizer:
     @property
     def learning_rate(self) -> float:
         """The adamw rate of the coming step (muon's when there is no adamw)."""
-        return self.peaks[0][0] * self.scale()
+        return self.peaks[0][0] * self.factor * self.scale()
 
     def scale(self) -> float:
         """Learning rate of the coming step as a share of its peak."""
@@ -113,7 +115,7 @@ class Optimizer:
 
     def step(self) -> None:
         """One step at the scheduled rate; gradients are dropped afterwards."""
-        scale = self.scale()
+        scale = self.factor * self.scale()
         for part, peaks in zip(self.parts, self.peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * scale

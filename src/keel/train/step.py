@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from keel.batch.types import TokenBatch
-from keel.core.errors import TrainingError
+from keel.core.errors import NotFiniteError
 from keel.train.optim import Optimizer
 
 Rows = TypeVar("Rows", bound=TokenBatch)
@@ -45,7 +45,7 @@ def optimizer_step(
     """Minimise the batch's mean loss once and report.
 
     The mean is over all terms of the whole batch however it is split, so the gradient does not depend on
-    `micro_batch_tokens`. Raises TrainingError when the loss or the gradient is not a finite number; the weights are
+    `micro_batch_tokens`. Raises NotFiniteError when the loss or the gradient is not a finite number; the weights are
     then as they were before the step.
     """
     total, count, figure_count = torch.zeros(3, dtype=torch.float64).unbind()
@@ -67,7 +67,7 @@ def optimizer_step(
     mean = float(total / denominator)
     if not (torch.isfinite(total) and torch.isfinite(torch.tensor(grad_norm))):
         optimizer.drop_gradients()
-        raise TrainingError(
+        raise NotFiniteError(
             f"The loss became {mean} with gradient norm {grad_norm} at optimiser step {optimizer.step_number + 1}. "
             f"That step was not taken; finished stages and the last checkpoint are kept. Lower optim.learning_rate "
             f"(now {optimizer.learning_rate:.2g}), or look for empty or extreme records with `keel data show`."
