@@ -5,7 +5,7 @@
 
 Two worlds (gold/helpdesk.py, gold/sentiment.py) whose true reward is a function of the text that no run ever sees: an
 observer notes it on a score sheet. Every pair of runs shares its reward model; the guarded one begins as the other
-does. Finished runs are kept in --cache and not done again. Seeds 0 and 1 set the guardian's lines, the others report;
+does. Finished runs are kept in --cache and not done again. Seeds 0 to 2 set the guardian's lines, the others report;
 --all prints both.
 """
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLDS = ("helpdesk", "sentiment")
-SET_THE_LINES = (0, 1)
+SET_THE_LINES = (0, 1, 2)
 """Seeds whose runs the thresholds were chosen on."""
 SAMPLES = 960
 """Answers that measure SFT and the kept policies."""

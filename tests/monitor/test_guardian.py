@@ -304,3 +304,17 @@ def test_answers_that_grow_alike_get_an_entropy_bonus_before_a_higher_penalty():
 @pytest.mark.parametrize("action", ["stop", "ask_humans"])
 def test_stopping_and_asking_change_no_setting(action):
     assert after(action, "length_hacking", "mode_collapse") == Steering(kl_coef=0.05)
+
+
+def test_a_run_that_was_rolled_back_needs_less_to_be_believed_in_trouble_again():
+    sign = {"off_distribution": Verdict("act", "off_distribution", "Off the map.", {"since": 9}, "Go back.", "", 0.95)}
+    first, second, third = (assess(sign, rollbacks).probability for rollbacks in (0, 1, 2))
+    assert first < 0.5 < second < SURE_ENOUGH < third
+    assert assess(sign, 7).probability == third
+    assert not assess(sign).doubtful
+    assert assess(sign, 1).doubtful
+
+
+def test_without_any_sign_rollbacks_alone_are_no_evidence():
+    assert assess({}, 2).probability < 0.5
+    assert not assess({}, 2).doubtful
