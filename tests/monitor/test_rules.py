@@ -281,3 +281,13 @@ def test_a_recipe_can_move_a_line_and_lay_both_on_each_other():
     assert (verdicts["length_hacking"].level, verdicts["length_hacking"].confidence) == ("act", 0.95)
     assert verdicts["unfamiliar_text"].level == "act"
     assert RULES["length_hacking"](course.history(), DEFAULT).level == "watch"
+
+
+def test_a_policy_that_judges_never_liked_is_told_by_all_their_verdicts_together():
+    """No single check of 20 settles it, and nothing fell: it was never better than SFT."""
+    batches = [[1.0] * 7 + [0.0] * 13, [1.0] * 6 + [0.0] * 14] * 4
+    checks = [{"step": 4 * (i + 1), "values": values} for i, values in enumerate(batches)]
+    verdict = RULES["human_gain"](History.of([], checks=checks), DEFAULT)
+    assert verdict.level == "act"
+    assert verdict.figures["since"] == 4
+    assert RULES["human_gain"](History.of([], checks=checks[:2]), DEFAULT).level != "act"

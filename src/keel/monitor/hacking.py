@@ -156,6 +156,10 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     if newest[2] < 0.5:
         text = f"{found}, below an even chance for certain (at most {newest[2]:.0%})."
         return Verdict("act", rule, text, figures, remedy, GAMED, 0.95)
+    if high < 0.5:
+        figures["since"] = answered[0][0]
+        text = f"{found}, and in {rate:.0%} of all {len(everything)}: SFT is better for certain (at most {high:.0%})."
+        return Verdict("act", rule, text, figures, remedy, GAMED, 0.95)
     if drop.p_value <= thresholds.human_drop_act:
         text = f"{found}; it was {drop.before:.0%} and has fallen to {drop.after:.0%} (p {drop.p_value:.3f})."
         return Verdict("act", rule, text, figures, remedy, GAMED, 1 - drop.p_value)

@@ -116,19 +116,25 @@ class Snapshots:
     def save(
         self, step: int, *, modules: Mapping[str, nn.Module], optimizer: Optimizer, state: Mapping[str, Any]
     ) -> None:
-        """Keep this moment. Where there are too many, the one is given up whose neighbours lie closest; never the
-        newest.
+        """Keep this moment. Where there are too many, the beginning and the newest stay, and of those between the one
+        is given up whose neighbours lie closest for its age: so they lie denser towards the present.
         """
         drop_unfinished(self.folder)
         save_checkpoint(self._path(step), step, modules=modules, optimizer=optimizer, state=state)
         self.steps = [*(kept for kept in self.steps if kept < step), step]
         while len(self.steps) > self.most:
-            gaps = [
-                after - before
-                for before, after in zip([self.steps[0] - 1, *self.steps[:-2]], self.steps[1:], strict=True)
-            ]
-            self.steps.pop(min(range(len(gaps)), key=gaps.__getitem__))
+            self.steps.pop(self._spare())
         self._prune()
+
+    def _spare(self) -> int:
+        """Place of the snapshot that is missed least."""
+        if len(self.steps) < 3:
+            return 0
+        crowded = [
+            (after - before) / (self.steps[-1] - step)
+            for before, step, after in zip(self.steps, self.steps[1:-1], self.steps[2:], strict=False)
+        ]
+        return 1 + crowded.index(min(crowded))
 
     def load(self, step: int) -> Checkpoint:
         return load_checkpoint(self._path(step))
