@@ -1,5 +1,6 @@
 """Which moments of a run are kept to go back to."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ def test_the_beginning_and_the_newest_stay_and_the_rest_lie_denser_towards_the_p
     steps = kept(tmp_path, 5, range(0, 62, 2))
     assert steps[0] == 0
     assert steps[-1] == 60
-    gaps = [after - before for before, after in zip(steps, steps[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(steps)]
     assert gaps == sorted(gaps, reverse=True)
 
 
