@@ -7,10 +7,11 @@ from helpers.guarded_stories import PEOPLE, actions, alarmed, weights
 from helpers.recipes import Ran, Workplace
 
 from keel.core.errors import NotFiniteError, TrainingError
+from keel.monitor.rules import RULES
 from keel.stages.align import Aligner
 from keel.train.resume import Checkpoints
 
-HEALTHY = {"kl_stop_per_sequence": 1e6}
+OTHERS_OFF = {name: "silent" for name in RULES if name != "not_finite"}
 UPDATES = Aligner.updates
 SAVE = Checkpoints.save
 
@@ -40,8 +41,7 @@ def run(place: Workplace, to: str, *broken: int, **guardian) -> Ran:
             to=to,
             **alarmed(
                 ppo={"updates": 12},
-                guardian=guardian,
-                thresholds=HEALTHY,
+                guardian={**guardian, "rules": OTHERS_OFF | guardian.get("rules", {})},
                 checkpoint={"every_seconds": 0},
             ),
         )

@@ -212,7 +212,7 @@ class Aligner:
             step = offset + done
             if isinstance(metrics, NotFiniteError):
                 progress.advance(1)
-                decision: Decision | None = self.guardian.broken(step, metrics)
+                decision: Decision | None = self.guardian.broken(step, metrics, last=done == config.updates)
             else:
                 figures = self.record(step, metrics)
                 progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])

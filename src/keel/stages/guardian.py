@@ -70,9 +70,13 @@ class Guardian:
         decision = self.decide(step)
         return None if decision is None or decision.action == "ask_humans" else decision
 
-    def broken(self, step: int, error: NotFiniteError) -> Decision:
-        """What to do about an update that ended in no number; the error itself, where nothing may or can be done."""
-        if mode_of("not_finite", self.config) != "act" or self.memory.rollbacks >= self.config.actions.max_rollbacks:
+    def broken(self, step: int, error: NotFiniteError, *, last: bool) -> Decision:
+        """What to do about an update that ended in no number; the error itself, where nothing may or can be done.
+
+        Nor where it was the stage's `last` and no update has ended well: that would pass the start off as a result.
+        """
+        spent = self.memory.rollbacks >= self.config.actions.max_rollbacks
+        if mode_of("not_finite", self.config) != "act" or spent or (last and not self.history.steps.rows):
             raise error
         verdict = Verdict(
             "stop",
