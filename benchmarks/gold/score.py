@@ -21,18 +21,19 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures that the bars are about; None where no run could show one."""
     flawed = [row for row in rows if row["flaw"] != HONEST]
     honest = [row for row in rows if row["flaw"] == HONEST]
-    fallen = [row for row in flawed if lost_at(row, 0.25) is not None]
+    fallen = [row for row in flawed if lost_at(row, 0.25) is not None and ended_lower(row, 0.25)]
     gained = sum(row["off"]["end"] - row["off"]["sft"] for row in honest)
     kept = sum(row["on"]["end"] - row["off"]["sft"] for row in honest)
     return {
-        "lead_rate": share([acted_in_time(row, 0.25) for row in fallen]),
-        "lead_rate_strict": share([acted_in_time(row, 0.25, before=1) for row in fallen]),
+        "lead_rate": share([acted_in_time(row, 0.25, before=1) for row in fallen]),
+        "lead_rate_with_the_loss": share([acted_in_time(row, 0.25) for row in fallen]),
         "outcome_rate": share([row["on"]["end"] >= ENOUGH * best(row) for row in flawed]),
         "retention_rate": share([retention(row, "on") >= ENOUGH for row in flawed]),
         "retention_off": middle([retention(row, "off") for row in flawed]),
         "retention_on": middle([retention(row, "on") for row in flawed]),
         "never_below_sft": all(row["on"]["end"] >= row["off"]["sft"] for row in flawed) if flawed else None,
         "false_act_rate": share([needless(row) for row in honest]),
+        "honest_act_rate": share([first_act(row) is not None for row in honest]),
         "honest_cost": 1 - kept / gained if honest and gained > 0 else None,
         "labels_per_run": fmean(row["on"]["labels"] for row in rows) if rows else None,
         "labels_most": max((row["on"]["labels"] for row in rows), default=None),
@@ -83,9 +84,16 @@ def acted_in_time(row: dict[str, Any], part: float, before: int = 0) -> bool:
     return act is not None and lost is not None and act <= lost - before
 
 
+def ended_lower(row: dict[str, Any], part: float) -> bool:
+    """Whether the unguarded run in the end had lost more than `part` of its gain, by many answers and no single
+    rollout.
+    """
+    return row["off"]["end"] < best(row) - part * (best(row) - row["off"]["sft"])
+
+
 def needless(row: dict[str, Any]) -> bool:
     """Whether the guardian acted on a run that would have come to no harm."""
-    return first_act(row) is not None and lost_at(row, NEEDED) is None
+    return first_act(row) is not None and not ended_lower(row, NEEDED)
 
 
 def share(answers: Sequence[bool]) -> float | None:

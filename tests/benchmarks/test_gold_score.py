@@ -62,15 +62,15 @@ def test_where_nothing_was_ever_gained_it_is_sft_that_must_be_kept():
 
 
 def test_an_act_on_an_honest_run_is_needless_only_where_no_harm_would_have_come():
-    assert needless(row(STAYS, flaw="none", actions=[back(7)]))
-    assert not needless(row(FALLS, flaw="none", actions=[back(7)]))
-    assert not needless(row(STAYS, flaw="none"))
+    assert needless(row(STAYS, flaw="none", off=1.9, actions=[back(7)]))
+    assert not needless(row(FALLS, flaw="none", off=1.7, actions=[back(7)]))
+    assert not needless(row(STAYS, flaw="none", off=1.9))
 
 
 def test_the_figures_of_a_few_runs_by_hand():
     found = figures(
         [
-            row(FALLS, on=1.9, actions=[back(11)]),
+            row(FALLS, on=1.9, actions=[back(10)]),
             row(FALLS, on=0.5, actions=[back(13)]),
             row(STAYS, flaw="none", off=2.0, on=1.9),
             row(STAYS, flaw="none", off=2.0, on=2.0, actions=[back(7)]),

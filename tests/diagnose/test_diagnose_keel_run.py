@@ -114,7 +114,7 @@ def test_trouble_that_passed_is_told_as_such(tmp_path):
 
 
 def test_the_run_is_judged_by_the_lines_of_its_recipe(tmp_path):
-    log_of(tmp_path, kl_nats_per_sequence=lambda step: 30.0)
+    log_of(tmp_path, kl_nats_per_sequence=lambda step: 30.0, kl_nats_per_token=lambda step: 0.45)
     assert write_letter(tmp_path).status == "unwell"
     (tmp_path / "recipe.yaml").write_text("thresholds: {kl_stop_per_sequence: 50}\n")
     assert write_letter(tmp_path).status == "healthy"

@@ -1,16 +1,15 @@
 """Answers that become alike, rewards that say nothing, a critic that learns nothing."""
 
-from math import isnan
-
 import numpy as np
 
-from keel.monitor.bands import reward_saturation
 from keel.monitor.drift import FEW
 from keel.monitor.history import History
 from keel.monitor.reading import SURE, graded, reading, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict, worst
 
+GROWN = 10.0
+"""Scores that are so many times what they were at the start have run away."""
 ALIKE = "One answer pays best whatever is asked, and the policy has settled on it."
 
 
@@ -87,8 +86,8 @@ def reward_flattened(history: History, thresholds: Thresholds = DEFAULT) -> Verd
         return Verdict("ok", rule, f"{found}.", figures)
     flat = widest <= thresholds.score_std_stop
     told_apart = steps.known("score_std").max() > thresholds.score_std_watch
-    score, unique = reading(steps, "score_mean"), steps.known("unique_share")[-FEW:]
-    alike = unique.size > 0 and unique.max() <= thresholds.unique_act
+    score, unique = reading(steps, "score_mean"), reading(steps, "unique_share")
+    alike = unique is not None and unique.now <= thresholds.unique_act and unique.errors < -SURE
     collapsed = flat and told_apart and (alike or (score is not None and score.errors < -SURE))
     return Verdict(
         "act" if collapsed else "watch",
@@ -102,11 +101,28 @@ def reward_flattened(history: History, thresholds: Thresholds = DEFAULT) -> Verd
 
 
 def reward_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
-    """Scores beyond any that a reward model should give."""
-    rule, largest = "reward_saturation", history.steps.last("score_abs_max")
-    if isnan(largest):
+    """Scores beyond any that a reward model should give, where they did not begin there: a reward in units of its own,
+    such as points of a game, may be large and healthy.
+    """
+    rule, sizes = "reward_saturation", history.steps.known("score_abs_max")
+    if not len(sizes):
         return Verdict("ok", rule, "Not judged: no figure score_abs_max.")
-    return reward_saturation(largest, abs(history.steps.last("score_mean")), thresholds)
+    largest, first = float(sizes[-1]), float(sizes[0])
+    figures: dict[str, Figure] = {"score_abs_max": largest, "score_abs_max_before": first}
+    text = f"The largest score of a rollout is {largest:.4g} in size ({first:.4g} at the start)"
+    line = max(thresholds.score_saturated, GROWN * first)
+    if largest <= line:
+        return Verdict("ok", rule, f"{text}.", figures)
+    lasting = bool((sizes[-FEW:] > line).all()) and len(sizes) > FEW
+    return Verdict(
+        "stop" if lasting else "watch",
+        rule,
+        f"{text}, beyond {line:.4g}: scores run away.",
+        figures,
+        "Go back to before it began, and train the reward model again with a lower learning rate or weight decay.",
+        "The reward model is asked about texts so strange that its answer means nothing.",
+        0.95 if lasting else 0.6,
+    )
 
 
 def value_failure(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:

@@ -1,5 +1,6 @@
 """How far and how fast the policy moves."""
 
+from dataclasses import replace
 from math import isfinite, isnan
 
 import numpy as np
@@ -22,7 +23,17 @@ def kl_bands(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         for name in ("kl_nats_per_token", "kl_nats_per_sequence")
     )
     rewards = steps.values("reward_mean").tolist()
-    return kl_ladder(per_token, per_sequence, reward_flat=is_flat(rewards), thresholds=thresholds)
+    verdict = kl_ladder(per_token, per_sequence, reward_flat=is_flat(rewards), thresholds=thresholds)
+    if verdict.rule == "kl_per_token" and verdict.level in ("act", "stop"):
+        return replace(verdict, confidence=0.95)
+    if verdict.rule != "kl_per_sequence" or verdict.level != "stop":
+        return verdict
+    if per_token is not None and per_token <= thresholds.kl_watch_per_token / 2:
+        # Long answers gather nats without going far: the line is meant for answers of some 40 tokens.
+        return replace(verdict, level="watch", confidence=0.6)
+    before = steps.known("kl_nats_per_sequence")[-2:]
+    lasting = len(before) == 2 and bool((before > thresholds.kl_stop_per_sequence).all())
+    return verdict if lasting else replace(verdict, level="act", confidence=0.95)
 
 
 def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:

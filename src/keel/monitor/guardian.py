@@ -79,8 +79,8 @@ class Assessment:
         of evidence.
         """
         telling = [sign for sign in self.signs if (sign.confidence or 0) > 0.5]
-        enough = self.decisive or len(telling) > (0 if self.relapse else 1)
-        return enough and self.probability >= 0.5
+        loud = any(sign.level in ("act", "stop") for sign in telling)
+        return self.probability >= 0.5 and (self.decisive or len(telling) > 1 or (self.relapse and loud))
 
 
 def assess(verdicts: Mapping[str, Verdict], rollbacks: int = 0) -> Assessment:
@@ -172,6 +172,8 @@ class Memory:
     rollbacks: int = 0
     quiet_until: int = 0
     """No new change up to this step: what was changed needs time to show."""
+    advised_until: int = 0
+    """Advice is not repeated up to this step."""
     asked_until: int = 0
     """No judges are asked beyond their turn up to this step; what is certain is acted upon all the same."""
     abandoned: list[list[int]] = field(default_factory=list)
@@ -180,44 +182,41 @@ class Memory:
 
 def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memory, step: int) -> Decision | None:
     """What to do at `step`; None when nothing is to be done, or not enough is known."""
-    if config.mode == "silent" or step <= memory.quiet_until:
+    if config.mode == "silent":
         return None
     heard = {name: v for name, v in verdicts.items() if mode_of(name, config) != "silent"}
-    found = assess(heard, memory.rollbacks)
-    if found.probability >= SURE_ENOUGH:
-        able = assess({name: v for name, v in heard.items() if mode_of(name, config) == "act"}, memory.rollbacks)
-        taken = able.probability >= SURE_ENOUGH
+    acting = {name: v for name, v in heard.items() if mode_of(name, config) == "act"}
+    found, able = assess(heard, memory.rollbacks), assess(acting, memory.rollbacks)
+    quiet = step <= memory.quiet_until
+    if able.probability >= SURE_ENOUGH and (able.decisive or not quiet):
         final = memory.rollbacks >= config.actions.max_rollbacks
-        return Decision(
-            action="stop" if final else "roll_back",
-            rules=found.names,
-            evidence=found.signs,
-            reason=because(found),
-            confidence=found.probability,
-            since=found.since,
-            taken=taken,
-        )
+        return decision("stop" if final else "roll_back", able, because(able), taken=True)
+    if quiet:
+        return None
+    if found.probability >= SURE_ENOUGH and step > memory.advised_until:
+        return decision("roll_back", found, because(found), taken=False)
     stalled = heard.get("stalled")
-    if stalled is not None and stalled.level == "watch":
-        return Decision(
-            action="lower_kl",
-            rules=("stalled",),
-            evidence=(stalled,),
-            reason=stalled.message,
-            confidence=stalled.confidence or 0.5,
-            taken=mode_of("stalled", config) == "act",
-        )
-    if found.signs and found.probability >= DOUBT and config.checks.every and step > memory.asked_until:
-        return Decision(
-            action="ask_humans",
-            rules=found.names,
-            evidence=found.signs,
-            reason=f"Signs of trouble, not proof ({found.probability:.0%}).",
-            confidence=found.probability,
-            since=found.since,
-            taken=any(mode_of(name, config) == "act" for name in found.names),
-        )
+    if stalled is not None and stalled.level == "watch" and memory.rollbacks == 0:
+        may = mode_of("stalled", config) == "act"
+        if may or step > memory.advised_until:
+            alone = Assessment(probability=stalled.confidence or 0.5, signs=(stalled,), names=("stalled",))
+            return decision("lower_kl", alone, stalled.message, taken=may)
+    if able.signs and able.probability >= DOUBT and config.checks.every and step > memory.asked_until:
+        return decision("ask_humans", able, f"Signs of trouble, not proof ({able.probability:.0%}).", taken=True)
     return None
+
+
+def decision(action: Action, found: Assessment, reason: str, *, taken: bool) -> Decision:
+    """An action with the evidence that it stands on."""
+    return Decision(
+        action=action,
+        rules=found.names,
+        evidence=found.signs,
+        reason=reason,
+        confidence=found.probability,
+        since=found.since,
+        taken=taken,
+    )
 
 
 def mode_of(rule: str, config: GuardianConfig) -> str:

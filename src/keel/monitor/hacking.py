@@ -4,6 +4,8 @@ Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from math import exp
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +13,7 @@ from keel.monitor.history import History, number
 from keel.monitor.reading import SURE, graded, reading, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict
-from keel.stats.sequential import drop_evidence, win_rate
+from keel.stats.sequential import Drop, drop_evidence, log_evidence, win_rate
 
 GAMED = "The policy has found what the reward model pays for without its being better."
 OFF_MAP = (
@@ -140,8 +142,8 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         return Verdict("ok", rule, "Not judged: no verdicts of judges yet.")
     everything = [value for batch in batches for value in batch]
     rate, low, high = win_rate(everything)
-    newest = win_rate(batches[-1])
-    drop = drop_evidence(batches, horizon=max(thresholds.human_looks, len(batches)))
+    newest = win_rate(batches[-1], 0.05 / thresholds.human_looks)
+    drop = _drop(tuple(tuple(values) for values in batches), max(thresholds.human_looks, len(batches)))
     figures: dict[str, Figure] = {
         "win_rate": newest[0],
         "win_rate_all": rate,
@@ -167,12 +169,22 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         text = f"{found}; it was {drop.before:.0%} (p {drop.p_value:.2f})."
         return Verdict("watch", rule, text, figures, "Ask about more pairs.", GAMED, 1 - drop.p_value)
     score = reading(history.steps, "score_mean")
-    rises = score is not None and score.errors > SURE
     recent = everything[-thresholds.human_flat_verdicts :]
-    if rises and len(recent) == thresholds.human_flat_verdicts and fmean(recent) <= 0.5:
-        text = f"{found}, {fmean(recent):.0%} of the last {len(recent)}: no gain, though the score rises."
-        return Verdict("watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, 0.5)
+    if score is not None and score.errors > SURE and len(recent) == thresholds.human_flat_verdicts:
+        # How sure it is that they gain nothing worth the name: against a win rate of this least gain or more.
+        sure = 1 - exp(-max(0.0, log_evidence(recent, null_at_least=thresholds.human_least_gain)))
+        if fmean(recent) <= 0.5 or (sure >= 0.5 and fmean(recent) <= thresholds.human_least_gain):
+            text = (
+                f"{found}, {fmean(recent):.0%} of the last {len(recent)}: no gain to speak of, though the score rises."
+            )
+            return Verdict("watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, max(sure, 0.5))
     return Verdict("ok", rule, f"{found}.", figures)
+
+
+@lru_cache(maxsize=8)
+def _drop(batches: tuple[tuple[float, ...], ...], horizon: int) -> Drop:
+    """Worked out once for the same verdicts, for rules are asked after every update."""
+    return drop_evidence(batches, horizon=horizon)
 
 
 def _values(row: Mapping[str, Any]) -> list[float]:

@@ -18,6 +18,8 @@ class Series:
     """Rows of figures, each with the step that it belongs to. A figure that is missing, or no number, is nan."""
 
     rows: list[Mapping[str, Any]] = field(default_factory=list)
+    columns: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Figures already read, so that a long run is not read anew at every update."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -27,7 +29,9 @@ class Series:
 
     def values(self, name: str) -> Floats:
         """[len] float64 of one figure."""
-        return np.array([number(row.get(name)) for row in self.rows], dtype=np.float64)
+        column = self.columns.setdefault(name, [])
+        column.extend(number(row.get(name)) for row in self.rows[len(column) :])
+        return np.array(column, dtype=np.float64)
 
     def known(self, name: str) -> Floats:
         """The figure's finite values only, in order."""

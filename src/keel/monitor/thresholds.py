@@ -43,7 +43,7 @@ class Thresholds(Config):
     """Kappa or alpha from which annotation may be scaled up (B)."""
     kl_runaway_updates: int = Field(4, ge=1)
     """Updates within which a rise of the KL is measured. This and all below: keel's own lines, from the worlds of
-    docs/guardian.md, where half of the seeds set them and the other half measured them."""
+    docs/guardian.md, where some seeds set them and the others measured them."""
     kl_runaway_watch: float = Field(1.2, gt=0)
     """Rise of the KL in nats per sequence within those updates that is worth a look."""
     kl_runaway_act: float = Field(2.0, gt=0)
@@ -100,6 +100,8 @@ class Thresholds(Config):
     """p-value, over all looks together, from which the fall is taken for real."""
     human_flat_verdicts: int = Field(60, ge=1)
     """Newest verdicts that must show a gain while the score rises; the fewest that reward_agreement is read from."""
+    human_least_gain: float = Field(0.6, ge=0.5, lt=1)
+    """Win rate that a gain worth the name has at least."""
     reward_agreement_watch: float = Field(0.55, ge=0, le=1)
     """Share of fresh pairs on which reward model and judges agree below which it no longer knows the policy's texts."""
     update_kl_watch: float = Field(0.05, gt=0)

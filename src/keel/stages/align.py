@@ -94,7 +94,7 @@ class Aligner:
         return decode_response(self.cast.tokenizer, tokens)
 
     def _live_check(self, config: CheckConfig, judge: Labeller | None) -> LiveCheck | None:
-        if not config.every:
+        if not config.every or self.guardian.config.mode == "silent":
             return None
         pairs = PairCheck(
             queue=Queue(self.context.run.directory / QUEUE),

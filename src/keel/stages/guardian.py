@@ -46,6 +46,8 @@ class Guardian:
     def _read(self, step: int) -> None:
         self.verdicts = judged(self.history, self.thresholds)
         for name, verdict in self.verdicts.items():
+            if mode_of(name, self.config) == "silent" and name in self.config.rules:
+                continue
             if verdict.level != self.levels.get(name, "ok"):
                 self.levels[name] = verdict.level
                 self.context.run.verdict(self.context.name, verdict, step=step)
@@ -106,7 +108,6 @@ class Guardian:
             evidence=found.signs,
             reason=f"The stage ends in doubt ({found.probability:.0%}). {because(found)}",
             confidence=found.probability,
-            since=found.since,
         )
 
     def acted(
@@ -128,10 +129,13 @@ class Guardian:
             after=changed,
             remedy=next((v.remedy for v in decision.evidence if v.remedy), ""),
         )
-        if decision.action == "ask_humans":
-            self.memory.asked_until = step + self.config.quiet_updates
+        until = step + self.config.quiet_updates
+        if not decision.taken:
+            self.memory.advised_until = until
+        elif decision.action == "ask_humans":
+            self.memory.asked_until = until
         else:
-            self.memory.quiet_until = step + self.config.quiet_updates
+            self.memory.quiet_until = until
         self.context.run.progress.say(card(self.context.name, step, decision, before, changed, to_step))
 
     def say(self, verdict: Verdict, step: int) -> None:
