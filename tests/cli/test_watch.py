@@ -20,7 +20,7 @@ KEEL = [sys.executable, "-m", "keel.cli.main", "watch"]
 
 
 def test_once_prints_all_there_is_and_the_next_step(tmp_path, capsys):
-    assert main(["watch", "--once", str(write_guarded(tmp_path / "run"))]) == 0
+    assert main(["watch", "--once", str(write_guarded(tmp_path / "run", 39))]) == 0
     said = capsys.readouterr()
     assert "KL per token" in said.out
     assert "reward hacking" in said.out

@@ -50,7 +50,7 @@ def test_what_matters_most_is_on_the_smallest_common_terminal(tmp_path):
         "held-out, +2.20 since the start",
         "45 %",
         "32 to 58 % of 10, reward 79 %",
-        "ACT  reward hacking  since update 36, 2 times, last at 40",
+        "UNDONE BY ROLLBACK  reward hacking  since update 36, 2 times, last at 40",
         "update 40: went back to the weights of update 20 (kl_coef 0.05 to 0.1)",
         "explains",
         "clipped tokens",
@@ -60,12 +60,28 @@ def test_what_matters_most_is_on_the_smallest_common_terminal(tmp_path):
 
 
 def test_an_alarm_card_says_what_since_when_why_what_was_done_and_what_to_do(tmp_path):
-    shown = " ".join(text(write_guarded(tmp_path / "run", 44), width=140).split())
+    shown = " ".join(text(write_guarded(tmp_path / "run", 39), width=140).split())
     assert "The reward rose by 1.9 while judges prefer the policy only 47 % of the time" in shown
     assert "why The policy found what the reward model overpays: length. (93 % sure)" in shown
     assert "done update 36: advised only: raise the KL weight (kl_coef 0.05 to 0.1)" in shown
     assert "you can Add pairs that show long empty answers as rejected" in shown
     assert "OVER value function since update 5" in shown
+
+
+def test_what_a_rollback_undid_stands_last_says_so_and_troubles_nobody(tmp_path):
+    watched = Watched(write_guarded(tmp_path / "run", 44))
+    watched.look()
+    assert not watched.troubled
+    assert watched.live.cards.gravest is None
+    shown = text(tmp_path / "run", width=140)
+    assert "ACT" not in shown
+    assert "UNDONE BY ROLLBACK  reward hacking  since update 36" in shown
+    watched = Watched(write_guarded(tmp_path / "goes on", 45))  # one rule speaks up again
+    watched.look()
+    again = watched.live.cards.sorted()[0]
+    assert (again.rule, again.since_step, again.count, again.past) == ("length", 45, 1, False)
+    shown = text(tmp_path / "goes on", width=140)
+    assert shown.index("WATCH  length  since update 45") < shown.index("UNDONE BY ROLLBACK  reward hacking")
 
 
 def test_the_bands_in_force_are_those_of_the_recipe(tmp_path):

@@ -43,11 +43,12 @@ def alarm_lines(cards: Sequence[Card], most: int | None, width: int, console: Co
 
 def _card(card: Card, width: int, console: Console, now: float) -> list[Ranked]:
     """What the rule says, since when, why, what was done, what a person can do."""
-    style = "dim" if card.over else STYLES.get(card.level, "yellow")
+    style = "dim" if card.past else STYLES.get(card.level, "yellow")
+    state = "over" if card.over else "undone by rollback" if card.undone else card.level
     head = Text.assemble(
-        (f" {clean('over' if card.over else card.level, console.encoding).upper()} ", f"reverse {style}"),
+        (f" {clean(state, console.encoding).upper()} ", f"reverse {style}"),
         " ",
-        (clean(card.rule.replace("_", " "), console.encoding), "dim" if card.over else "bold"),
+        (clean(card.rule.replace("_", " "), console.encoding), "dim" if card.past else "bold"),
         (f"  {since(card, now)}", "dim"),
     )
 
@@ -61,10 +62,12 @@ def _card(card: Card, width: int, console: Console, now: float) -> list[Ranked]:
         labels = [f"{label:>{INDENT - 2}}  ", *[" " * INDENT] * MOST_LINES]
         return [(rank, Text.assemble((labels[at], "dim"), part)) for at, part in enumerate(parts)]
 
-    lines = [(0, head), *paragraph(1, "", card.message, "dim" if card.over else "")]
+    lines = [(0, head), *paragraph(1, "", card.message, "dim" if card.past else "")]
     if card.over:
         return lines[:2]
     sure = f"({100 * card.confidence:.0f} % sure)" if math.isfinite(card.confidence) else ""
+    if card.undone:
+        return lines[:2] + paragraph(2, "done", card.done[-1] if card.done else "", "dim")
     lines += paragraph(4, "why", f"{card.cause} {sure}")
     for text in card.done[-MOST_DONE:]:
         lines += paragraph(2 if text is card.done[-1] else 5, "done", text, "cyan")

@@ -144,4 +144,4 @@ def in_doubt(events: Sequence[Event]) -> bool:
     for event in events:
         if event.get("event") in ("verdict", "action"):
             cards.add(event, math.nan)
-    return any(card.level in ("act", "stop") and not (card.over or card.undone) for card in cards.sorted())
+    return any(card.level in ("act", "stop") and not card.past for card in cards.sorted())

@@ -23,7 +23,7 @@ ACTIONS = {
 
 @dataclass
 class Card:
-    """One rule of one stage from the time it spoke up until it says ok."""
+    """One rule of one stage from the time it spoke up until it says ok or what it spoke of is rolled back."""
 
     stage: str
     rule: str
@@ -45,9 +45,14 @@ class Card:
     undone: bool = False
     """Whether what it spoke of was rolled back, and it has not spoken since."""
 
+    @property
+    def past(self) -> bool:
+        """Whether it no longer holds: the rule has said ok, or a rollback undid what it spoke of."""
+        return self.over or self.undone
+
 
 class Cards:
-    """All cards of a run, one a stage and rule; a rule that speaks up again after an ok gets a new one."""
+    """All cards of a run, one a stage and rule; a rule that speaks again after an ok or a rollback gets a new one."""
 
     def __init__(self) -> None:
         self._cards: dict[tuple[str, str], Card] = {}
@@ -73,13 +78,12 @@ class Cards:
             if card is not None:
                 card.over = True
             return
-        if card is None or card.over:
+        if card is None or card.past:
             card = self._cards[key] = Card(stage=stage, rule=key[1], level=level, since_step=step, since=time)
         card.stage, card.level, card.last_step, card.count = stage, level, step, card.count + 1
         card.message = str(said.get("message") or "")
         card.cause, card.remedy = str(said.get("cause") or ""), str(said.get("remedy") or "")
         card.confidence = number(said.get("confidence"))
-        card.undone = False
 
     def _action(self, stage: str, step: float, event: Event) -> None:
         evidence = event.get("evidence")
@@ -105,18 +109,18 @@ class Cards:
                 card.undone |= kind == family(stage)
 
     def sorted(self) -> list[Card]:
-        """Those that still hold before those that are over, the gravest first, then the newest."""
+        """Those that still hold before those that are past, the gravest first, then the newest."""
 
         def order(card: Card) -> tuple[bool, int, float]:
             newest = card.last_step if math.isfinite(card.last_step) else -1.0
-            return (card.over, -GRAVITY.get(card.level, 1), -newest)
+            return (card.past, -GRAVITY.get(card.level, 1), -newest)
 
         return sorted(self._cards.values(), key=order)
 
     @property
     def gravest(self) -> Card | None:
         """The worst card that still holds."""
-        return next((card for card in self.sorted() if not card.over), None)
+        return next((card for card in self.sorted() if not card.past), None)
 
 
 def action_text(event: Event, step: float) -> str:
