@@ -47,7 +47,7 @@ def test_what_matters_most_is_on_the_smallest_common_terminal(tmp_path):
         "update 44 of 60",
         "KL per token",
         "KL per answer",
-        "held-out, +2.20 since the start",
+        "held-out, +1.15 since the start",
         "45 %",
         "32 to 58 % of 10, reward 79 %",
         "UNDONE BY ROLLBACK  reward hacking  since update 36, 2 times, last at 40",
@@ -66,6 +66,37 @@ def test_an_alarm_card_says_what_since_when_why_what_was_done_and_what_to_do(tmp
     assert "done update 36: advised only: raise the KL weight (kl_coef 0.05 to 0.1)" in shown
     assert "you can Add pairs that show long empty answers as rejected" in shown
     assert "OVER value function since update 5" in shown
+
+
+def test_figures_of_a_course_that_was_rolled_back_are_forgotten(tmp_path):
+    watched = Watched(write_guarded(tmp_path / "run", 40))  # at 40 it went back to 20
+    watched.look()
+    live = watched.live
+    assert list(live.steps["ppo"].at) == list(range(1, 21))
+    assert len(live.steps["ppo"].get("score_mean")) == 20
+    assert list(live.evaluations["ppo"].at) == [0, 10, 20]
+    assert list(live.checks.at) == [14]
+    shown = text(tmp_path / "run", width=140)
+    assert "of 10 verdicts at update 14" in shown
+    assert "judges asked" not in shown  # the policy they were asked about is no more
+    assert "update 40 of 60" in shown
+
+
+def test_a_rollback_leaves_earlier_rounds_and_advice_leaves_everything(tmp_path):
+    out = Writer(tmp_path)
+    for step in (1, 2, 3):
+        out.add("step", "ppo 1", step=step, score_mean=1.0)
+    for step in (1, 2):
+        out.add("step", "ppo 2", step=step, score_mean=2.0)
+    out.add("action", "ppo 2", step=2, action="roll_back", taken=False, to_step=0)
+    folder = out.close()
+    watched = Watched(folder)
+    watched.look()
+    assert list(watched.live.steps["ppo"].at) == [1, 2, 3, 1, 2]
+    with (folder / "events.jsonl").open("a") as log:
+        log.write('{"event": "action", "stage": "ppo 2", "step": 2, "action": "roll_back", "to_step": 0}\n')
+    watched.look()
+    assert list(watched.live.steps["ppo"].at) == [1, 2, 3]
 
 
 def test_what_a_rollback_undid_stands_last_says_so_and_troubles_nobody(tmp_path):

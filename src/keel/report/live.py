@@ -33,6 +33,15 @@ class Track:
                 column.extend([math.nan] * (len(self.at) - 1 - len(column)))
                 column.append(number(value))
 
+    def forget_after(self, step: float) -> None:
+        """Drop the newest rows as far back as `step`; rows of an earlier round, whose steps were larger, stay."""
+        kept, before = len(self.at), math.inf
+        while kept and step < self.at[kept - 1] <= before:
+            kept -= 1
+            before = self.at[kept]
+        for column in (self.at, *self.columns.values()):
+            del column[kept:]
+
     def get(self, name: str) -> Array:
         """The figure at every step, [N]."""
         known = np.array(self.columns.get(name, array("d")), dtype=np.float64)
@@ -120,6 +129,8 @@ class Live:
             self._track(self.evaluations, label).add(event)
             if family(label) == "evaluate":
                 self.final["evaluate"] = event
+        elif kind == "action":
+            self._undo(label, event)
         elif kind == "resumed":
             work = self.stages.setdefault(label, Work(label, time))
             work.done = number(event.get("step")) if whole(event.get("step")) else 0.0
@@ -179,6 +190,18 @@ class Live:
         self.cards.forget(kind)
         if kind == "ppo":
             self.checks = Track()
+
+    def _undo(self, label: str, event: Event) -> None:
+        """After a rollback, what was measured since the step gone back to is of a policy that is no more."""
+        to_step = number(event.get("to_step"))
+        if event.get("taken") is False or not math.isfinite(to_step):
+            return
+        tracks = [self.steps.get(family(label)), self.evaluations.get(family(label))]
+        for track in (*tracks, self.checks if family(label) == "ppo" else None):
+            if track is not None:
+                track.forget_after(to_step)
+        if self.asked_at > to_step:
+            self.asked_at = math.nan
 
     def _spend(self, event: Event) -> None:
         if math.isfinite(number(event.get("labels_spent"))):
