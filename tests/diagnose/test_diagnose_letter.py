@@ -63,6 +63,26 @@ def test_a_setting_whose_value_the_log_holds_gets_a_new_one(tmp_path):
     assert rate.to == "2.5e-07"
 
 
+def test_a_score_that_never_rose_is_answered_by_what_its_remedy_says(tmp_path):
+    """A policy that hardly moved is not told to move less."""
+    flat = {"reward": runs.line(0.5, 0.5, 0.02), "kl": 0.001}
+    letter = letter_for(runs.grpo(**flat), tmp_path / "penalty")
+    (finding,) = letter.findings
+    assert finding.verdict.rule == "score_flat"
+    assert finding.verdict.remedy.startswith("Loosen the KL or take larger steps")
+    assert advised(letter) == ["beta", "learning_rate", "num_generations"]
+    assert letter.advice[0].to.startswith("halve it")
+    assert letter.advice[1].to == "2e-06"
+    free = [{name: value for name, value in row.items() if name != "kl"} for row in runs.grpo(**flat)]
+    assert "beta" not in advised(letter_for(free, tmp_path / "free"))  # it was 0: no looser, and no tighter either
+
+
+def test_a_score_that_fell_calls_for_smaller_steps(tmp_path):
+    letter = letter_for(runs.grpo(reward=runs.line(0.6, 0.2, 0.02)), tmp_path)
+    assert letter.findings[0].verdict.rule == "score_course"
+    assert (letter.advice[0].setting, letter.advice[0].to) == ("learning_rate", "5e-07")
+
+
 def test_what_the_log_cannot_say_is_listed(tmp_path):
     rules = {verdict.rule for verdict in letter_for(runs.ppo(), tmp_path).not_judged}
     assert {"length_growth", "unfinished_answers", "entropy_collapse"} <= rules

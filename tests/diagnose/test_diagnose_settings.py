@@ -74,7 +74,15 @@ def test_a_new_value_follows_from_the_old_one_where_that_is_known():
     assert setting.change({"beta": 0}, "ppo") == (0.0, "0.04")
     assert setting.change({"beta": None}, "ppo") == (None, "0.04")
     assert setting.change({}, "ppo") == (None, "double it (the default is 0.1)")
-    assert Setting("epochs", 0.5, whole=True).change({"epochs": 1}, "ppo") == (1.0, "1")
+
+
+def test_a_value_that_has_nowhere_to_go_is_no_advice():
+    warmer = Setting("temperature", 1.5, highest=1.2)
+    assert warmer.change({"temperature": 1.5}, "ppo") == (1.5, "")
+    assert warmer.change({"temperature": 1.2}, "ppo") == (1.2, "")
+    assert warmer.change({"temperature": 1.0}, "ppo") == (1.0, "1.2")
+    assert Setting("epochs", 0.5, whole=True).change({"epochs": 1}, "ppo") == (1.0, "")
+    assert Setting("kl", 0.5, to="0.02").change({"kl": 0}, "ppo") == (0.0, "")
 
 
 def test_a_flag_of_openrlhf_is_written_as_one():

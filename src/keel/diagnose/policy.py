@@ -208,7 +208,7 @@ def score_course(history: History, thresholds: Thresholds) -> Verdict:
     if shift.p_value >= NOTHING:
         return Verdict(
             "watch",
-            rule,
+            "score_flat",
             f"The score did not rise by more than its noise: {start:.2f} at the start, {end:.2f} at the end.",
             figures,
             "Loosen the KL or take larger steps if the KL is small; else look at the reward.",

@@ -38,11 +38,12 @@ def prescribe(examined: Sequence[Examined]) -> tuple[Advice, ...]:
     pairs = [(finding, one.stage) for one in current for finding in one.findings]
     pairs.sort(key=lambda pair: (pair[0].until is not None, -pair[0].gravity, -(pair[0].verdict.confidence or 0)))
     advice: dict[tuple[str, str], Advice] = {}
+    spent: set[tuple[str, str]] = set()
     for finding, move, stage in _called_for(pairs):
-        _add(advice, stage, move, finding)
+        _add(advice, spent, stage, move, finding)
     last = pairs[0][1] if pairs else current[-1].stage
     for move in DEFAULT_MOVES[last.kind] if pairs else _next_for(current[-1]):
-        _add(advice, last, move, None)
+        _add(advice, spent, last, move, None)
     return tuple(advice.values())[:MOST]
 
 
@@ -74,7 +75,9 @@ def _next_for(examined: Examined) -> Sequence[str]:
     return moves
 
 
-def _add(advice: dict[tuple[str, str], Advice], stage: Stage, move: str, finding: Finding | None) -> None:
+def _add(
+    advice: dict[tuple[str, str], Advice], spent: set[tuple[str, str]], stage: Stage, move: str, finding: Finding | None
+) -> None:
     vocabulary = VOCABULARIES[stage.settings]
     if move in BACK_OFF and BACK_OFF[move] in vocabulary and stage.set_to.get("kl.controller") == "adaptive":
         move_here = BACK_OFF[move]
@@ -87,7 +90,10 @@ def _add(advice: dict[tuple[str, str], Advice], stage: Stage, move: str, finding
     name = setting.name.replace("{algorithm}", algorithm)
     had, to = setting.change(stage.set_to, algorithm)
     key = (name, "" if setting.factor else to)  # a number can go one way only; words name different changes
-    if key in advice or (had is not None and to == f"{had:.3g}"):  # a whole number may have nowhere to go
+    if key in advice or key in spent:
+        return
+    if not to:  # at its limit, which is no reason to go the other way
+        spent.add(key)
         return
     stop = _last_good(stage, finding)
     if "{stop}" in to:

@@ -30,14 +30,19 @@ class Setting:
     """OpenRLHF's name of the flag before 0.10.2."""
 
     def change(self, set_to: Mapping[str, Any], algorithm: str) -> tuple[float | None, str]:
-        """The value that it had, None where the log does not say, and the change in words."""
+        """The value that it had, None where the log does not say, and the change in words, empty where there is none:
+        a value at its limit goes no further.
+        """
         key = (self.looked_up or self.name).replace("{algorithm}", algorithm)
         had = number(set_to.get(key))
         known = had if isfinite(had) else None
         if self.factor is None:
             return known, self.to
         if known:
-            return known, self._text(self._times(known))
+            new = self._times(known)
+            return known, self._text(new) if (new > known) == (self.factor > 1) and new != known else ""
+        if known == 0 and self.factor < 1:
+            return known, ""
         was_off = key in set_to and self.to
         return known, self.to if was_off else self._in_words()
 
