@@ -83,6 +83,21 @@ def test_a_score_that_fell_calls_for_smaller_steps(tmp_path):
     assert (letter.advice[0].setting, letter.advice[0].to) == ("learning_rate", "5e-07")
 
 
+def first_ppo(coefficient):
+    """TRL's PPOTrainer before 0.12, whose KL runs away in the second half."""
+    log = runs.rows({"ppo/mean_scores": runs.line(0, 2, 0.05), "objective/kl": runs.line(0, 60, since=30)})
+    return [row | {"objective/kl_coef": 0.2 * coefficient**at} for at, row in enumerate(log)]
+
+
+def test_where_a_controller_steered_the_kl_its_target_is_what_to_change(tmp_path):
+    fixed = letter_for(first_ppo(1.0), tmp_path / "fixed").advice[0]
+    assert (fixed.setting, fixed.had, fixed.to) == ("init_kl_coef", 0.2, "0.4")
+    steered = letter_for(first_ppo(0.98), tmp_path / "steered")
+    assert (steered.advice[0].setting, steered.advice[0].to) == ("target", "halve it (the default is 6)")
+    assert "init_kl_coef" not in advised(steered)
+    assert steered.examined[0].stage.set_to["kl_coef"] == 0.2
+
+
 def test_what_the_log_cannot_say_is_listed(tmp_path):
     rules = {verdict.rule for verdict in letter_for(runs.ppo(), tmp_path).not_judged}
     assert {"length_growth", "unfinished_answers", "entropy_collapse"} <= rules

@@ -1,6 +1,9 @@
 """Any log read: which tool wrote it is found out from what is in it, never guessed from its name."""
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from keel.core.errors import ArtifactError
 from keel.diagnose import openrlhf, trl
@@ -45,14 +48,13 @@ def _log(dialect: Dialect, rows: Rows) -> Log:
     history = History.of(steps, evaluations)
     rates = history.steps.known("learning_rate")
     coefficients = history.steps.known("kl_coef")
-    set_to = {
-        name: float(value)
-        for name, value in (
-            ("learning_rate", rates.max() if len(rates) else None),
-            ("kl_coef", coefficients[-1] if len(coefficients) else None),
-        )
-        if value is not None
-    }
+    set_to: dict[str, Any] = {"learning_rate": float(rates.max())} if len(rates) else {}
+    if len(coefficients) and "kl_coef" in dialect.derived:  # a ratio of two rounded figures
+        set_to["kl_coef"] = float(np.median(coefficients))
+    elif len(coefficients):  # an adaptive one has left the value that it was set to
+        set_to["kl_coef"] = float(coefficients[0])
+        if np.ptp(coefficients) > 1e-6 * abs(coefficients[0]):
+            set_to["kl.controller"] = "adaptive"
     if dialect is trl.GROUPS and not any("kl" in row for row in rows.train):
         set_to["beta"] = 0.0  # only then is the KL not logged
     used = dialect.used(rows)

@@ -167,6 +167,7 @@ TRL_PPO_FIRST = {
     "hold": Setting("init_kl_coef", 2.0, default=0.2, looked_up="kl_coef"),
     "loosen": Setting("init_kl_coef", 0.5, default=0.2, looked_up="kl_coef"),
     "hold_target": Setting("target", 0.5, default=6.0),
+    "loosen_target": Setting("target", 1.5, default=6.0),
     **TRL_COMMON,
     **{move: Setting("the reward model", to=setting.to) for move, setting in TRL_REWARD_DATA.items()},
     "shorter": Setting("generation_kwargs max_new_tokens", 0.7),
