@@ -365,6 +365,19 @@ def test_a_rule_that_repeats_itself_is_one_note_and_many_levels():
     ]
 
 
+def test_samples_at_an_alarm_and_those_of_the_policy_gone_back_to_are_both_sent():
+    recorder = Recorder()
+    feed = Feed("x", recorder, {})
+    listed = [{"prompt": "p", "response": "r", "score": 1.0}]
+    for moment in ({"moment": "alarm"}, {}, {}):
+        feed.offer({"time": 0.0, "event": "samples", "stage": "ppo 1", "step": 6, "samples": listed, **moment})
+    assert feed.close(succeeded=True)
+    assert [(kind, stage, step) for kind, stage, step, _ in recorder.got] == [
+        ("samples", "ppo_alarm", 6),
+        ("samples", "ppo", 6),
+    ]
+
+
 def test_every_event_kind_can_be_sent():
     recorder = Recorder()
     for event, _, fields in events(45):

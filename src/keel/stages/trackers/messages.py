@@ -29,8 +29,10 @@ class Series:
 def series_of(event: Event) -> Series | None:
     """None for an event that trackers are not sent."""
     kind, stage = str(event.get("event")), shown_stage(event)
-    if kind in PREFIXES or kind == "samples":
+    if kind in PREFIXES:
         return Series(stage=stage, kind=kind)
+    if kind == "samples":  # a rollback shows two policies at its step: the one that raised the alarm, and its successor
+        return Series(stage=stage, kind=kind, of=slug(event["moment"]) if event.get("moment") else "")
     if kind == "verdict":
         return Series(stage=stage, kind=kind, of=slug(event.get("rule")))
     if kind == "action":
@@ -88,7 +90,8 @@ def send(tracker: Tracker, event: Event, news: bool) -> None:
         tracker.note(stage, step, time, action_note(event, step))
     elif kind == "samples":
         if samples := samples_of(event.get("samples")):
-            tracker.samples(stage, step, time, samples)
+            shown = f"{stage}_{slug(event['moment'])}" if event.get("moment") else stage
+            tracker.samples(shown, step, time, samples)
     elif kind == "stage_finished":
         tracker.final(stage, time, figures_of(event.get("metrics")))
 
