@@ -84,6 +84,23 @@ def test_steps_that_a_rollback_left_behind_do_not_count(tmp_path):
     assert "update 25: roll back to update 20 (kl.initial 0.1 → 0.3). The KL left its line." in markdown(letter)
 
 
+def acted(log, step, **changed):
+    log.append("action", **{"stage": "ppo 1", "step": step, "action": "roll_back", "taken": True} | changed)
+
+
+def test_advice_starts_from_what_was_changed_while_the_run_went_on(tmp_path):
+    log = log_of(tmp_path, kl_nats_per_sequence=lambda step: 2.0 * step, response_tokens_mean=longer)
+    acted(log, 15, to_step=14, after={"kl_coef": 0.3, "length_penalty": 0.8, "learning_rate_factor": 0.5})
+    acted(log, 16, taken=False, after={"kl_coef": 9.0})
+    acted(log, 17, action="lower_kl", after={"kl_coef": 0.25, "missing_eos_ceiling": None})
+    letter = write_letter(tmp_path)
+    changes = {advice.setting: (advice.had, advice.to) for advice in letter.advice}
+    assert changes["ppo.kl.initial"] == (0.25, "0.5")
+    assert changes["ppo.shaping.length_penalty"] == (0.8, "1.6")
+    acted(log, 18, after={"entropy_coef": 0.02})
+    assert read_log(tmp_path).stages[0].set_to["rloo.entropy_coef"] == 0.02
+
+
 def longer(step):
     return 30.0 + 2 * max(0, step - 10)
 

@@ -1,6 +1,7 @@
 """keel's own run folder as a log: every round of RL a stage, and what the rules said while it ran."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from keel.core.errors import ArtifactError
 from keel.core.events import Event, read_events
 from keel.diagnose.dialect import Kind
 from keel.diagnose.log import Log, Stage, Told
-from keel.monitor.history import History
+from keel.monitor.history import History, number
 from keel.monitor.verdict import LEVELS, Verdict, plainly
 
 KINDS: dict[str, Kind] = {"sft": "sft", "reward": "reward", "prefer": "preference", "ppo": "rl"}
@@ -18,6 +19,13 @@ SETTINGS = {"sft": "keel-sft", "reward": "keel-reward", "prefer": "keel-prefer",
 EVENTS = "events.jsonl"
 SILENCE = 5
 """Updates that a rule may keep silent, or a tenth of the run, and still speak of the same thing."""
+STEERED = {
+    "kl_coef": "kl.initial",
+    "length_penalty": "shaping.length_penalty",
+    "missing_eos_ceiling": "shaping.missing_eos_ceiling",
+    "entropy_coef": "{algorithm}.entropy_coef",
+}
+"""What an action may change, and the setting of the stage that it began as."""
 SHARED_BY = {"data": "reward", "best of": "reward"}
 """Stages without figures of their own whose verdicts belong to another: labels and best-of-n judge the reward model."""
 
@@ -78,7 +86,7 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
         kind=KINDS[family],
         settings=SETTINGS[family],
         history=history,
-        set_to=dict(_flat(starts[-1])) if starts else {},
+        set_to=_set_to(starts[-1] if starts else {}, rows("action")),
         told=_told(events, name, [int(row["step"]) for row in history.steps.rows]),
         actions=tuple(_in_words(event) for event in rows("action")),
         over=any(_family(other) == family for other in later),
@@ -115,6 +123,24 @@ def _verdict(event: Event) -> Verdict:
         str(event.get("cause") or ""),
         event.get("confidence"),
     )
+
+
+def _set_to(config: Mapping[str, Any], actions: Sequence[Event]) -> dict[str, Any]:
+    """The settings at the end: those of the recipe, and over them what was changed while the run went on."""
+    found = dict(_flat(config))
+    algorithm = found.get("algorithm") or "ppo"
+    rate = number(found.get("optim.learning_rate"))
+    for event in actions:
+        if not event.get("taken") or not isinstance(after := event.get("after"), Mapping):
+            continue
+        for name, value in after.items():
+            if not isfinite(number(value)):
+                continue
+            if name == "learning_rate_factor" and isfinite(rate):
+                found["optim.learning_rate"] = rate * value
+            elif name in STEERED:
+                found[STEERED[name].format(algorithm=algorithm)] = value
+    return found
 
 
 def _left_behind(actions: Sequence[Event]) -> set[int]:
