@@ -101,6 +101,30 @@ def test_advice_starts_from_what_was_changed_while_the_run_went_on(tmp_path):
     assert read_log(tmp_path).stages[0].set_to["rloo.entropy_coef"] == 0.02
 
 
+@pytest.mark.parametrize("action", ["roll_back", "stop"])
+def test_the_evaluation_made_after_going_back_counts_and_the_one_before_does_not(action, tmp_path):
+    log = log_of(tmp_path, steps=25)
+    for step in (0, 15, 20, 25):
+        log.append("evaluated", stage="ppo 1", step=step, objective=float(step))
+    acted(log, 25, action=action, to_step=17, after={})
+    log.append("evaluated", stage="ppo 1", step=25, objective=17.0)
+    history = read_log(tmp_path).stages[0].history
+    assert [(row["step"], row["objective"]) for row in history.evaluations.rows] == [(0, 0.0), (15, 15.0), (25, 17.0)]
+    assert history.steps.step == 17
+    for step in (26, 30):
+        log.append("evaluated", stage="ppo 1", step=step, objective=float(step))
+    acted(log, 30, to_step=24, after={})
+    log.append("evaluated", stage="ppo 1", step=30, objective=17.0)
+    rows = read_log(tmp_path).stages[0].history.evaluations.rows
+    assert [row["step"] for row in rows] == [0, 15, 30]
+
+
+@pytest.mark.parametrize("to_step", [None, "earlier", 17.5])
+def test_a_rollback_to_no_step_leaves_nothing_behind(to_step, tmp_path):
+    acted(log_of(tmp_path), 25, to_step=to_step)
+    assert len(read_log(tmp_path).stages[0].history.steps) == 30
+
+
 def longer(step):
     return 30.0 + 2 * max(0, step - 10)
 

@@ -71,12 +71,7 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
     def rows(kind: str) -> list[Event]:
         return [event for event in own if event.get("event") == kind]
 
-    left = _left_behind(rows("action"))
-
-    def kept(kind: str) -> list[Event]:
-        return [event for event in rows(kind) if isinstance(at := event.get("step"), int) and at not in left]
-
-    history = History.of(kept("step"), kept("evaluated"), kept("checked"))
+    history = History.of(_kept("step", own), _kept("evaluated", own), _kept("checked", own))
     starts = [event["config"] for event in rows("stage_started") if isinstance(event.get("config"), Mapping)]
     ends = [event["metrics"] for event in rows("stage_finished") if isinstance(event.get("metrics"), Mapping)]
     if family == "reward" and ends:  # measured once, on held-out pairs, when it was done
@@ -143,13 +138,23 @@ def _set_to(config: Mapping[str, Any], actions: Sequence[Event]) -> dict[str, An
     return found
 
 
-def _left_behind(actions: Sequence[Event]) -> set[int]:
-    """Steps that a rollback went back behind: the final policy does not descend from them."""
+def _kept(kind: str, events: Sequence[Event]) -> list[Event]:
+    """Events of a kind that the final policy descends from, without those that a rollback went back behind.
+
+    An evaluation at the step of a rollback, after it, is of the policy that was gone back to.
+    """
+    kept: list[Event] = []
     left: set[int] = set()
-    for event in actions:
-        if event.get("action") == "roll_back" and event.get("taken"):
-            left |= set(range(int(event["to_step"]) + 1, int(event["step"]) + 1))
-    return left
+    for event in events:
+        at, to = event.get("step"), event.get("to_step")
+        if event.get("event") == kind and isinstance(at, int):
+            kept.append(event)
+        elif event.get("event") == "action" and event.get("taken") and isinstance(at, int) and isinstance(to, int):
+            left |= set(range(to + 1, at + 1))
+            if kind == "evaluated":
+                kept = [row for row in kept if row["step"] not in left]
+                left.clear()  # what is evaluated from here on is of the policy that was gone back to
+    return [event for event in kept if event["step"] not in left]
 
 
 def _in_words(event: Event) -> str:
