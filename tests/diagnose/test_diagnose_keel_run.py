@@ -119,6 +119,16 @@ def test_the_evaluation_made_after_going_back_counts_and_the_one_before_does_not
     assert [row["step"] for row in rows] == [0, 15, 30]
 
 
+def test_what_was_said_during_the_run_could_be_judged(tmp_path):
+    log = log_of(tmp_path)
+    before = {verdict.rule for verdict in write_letter(tmp_path).not_judged}
+    assert {"reward_disagreement", "entropy_collapse"} <= before
+    for rule in ("reward_disagreement", "mode_collapse"):  # the second is the same as entropy_collapse
+        log.append("verdict", stage="ppo 1", step=30, level="ok", rule=rule, message="Fine.", figures={}, remedy="")
+    after = {verdict.rule for verdict in write_letter(tmp_path).not_judged}
+    assert after == before - {"reward_disagreement", "entropy_collapse", "mode_collapse"}
+
+
 @pytest.mark.parametrize("to_step", [None, "earlier", 17.5])
 def test_a_rollback_to_no_step_leaves_nothing_behind(to_step, tmp_path):
     acted(log_of(tmp_path), 25, to_step=to_step)

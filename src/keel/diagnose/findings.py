@@ -7,6 +7,7 @@ import numpy as np
 
 from keel.diagnose import offline
 from keel.diagnose.log import Stage, Told
+from keel.diagnose.moves import NAMES
 from keel.diagnose.rulebook import Rule, judged, measured, trouble
 from keel.monitor.guardian import SURE_ENOUGH
 from keel.monitor.history import History, Series
@@ -56,7 +57,7 @@ class Examined:
     passed: tuple[Verdict, ...]
     """Rules that looked and are content."""
     not_judged: tuple[Verdict, ...]
-    """Rules whose figures the log does not have."""
+    """Rules whose figures the log does not have, and that said nothing while it ran."""
 
     @property
     def too_short(self) -> bool:
@@ -99,6 +100,9 @@ def examine(stage: Stage, thresholds: Thresholds) -> Examined:
             at_the_time = _from_told(told, whole)
             if at_the_time.until is None or told.verdict.level != "watch":  # a look that passed is no news
                 findings.append(at_the_time)
+    heard = {SAID_AGAIN.get(rule, rule) for rule in said}
+    heard |= {NAMES.get(rule, rule) for rule in heard}
+    not_judged = [verdict for verdict in not_judged if not {verdict.rule, NAMES.get(verdict.rule)} & heard]
     findings.sort(key=lambda finding: (finding.until is not None, -finding.gravity, -(finding.verdict.confidence or 0)))
     return Examined(stage=whole, findings=tuple(findings), passed=tuple(passed), not_judged=tuple(not_judged))
 
