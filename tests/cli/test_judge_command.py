@@ -70,6 +70,17 @@ def test_the_end_of_the_pipe_ends_the_session_and_the_next_one_goes_on(tmp_path)
     assert "--follow waits for new pairs" in done.stderr
 
 
+def test_without_standard_input_nobody_answers(tmp_path):
+    queue = make(tmp_path / "run", 1)
+    command = [*KEEL, str(tmp_path / "run"), "--judge", "ann"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, timeout=60, env=PLAIN
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 of 1 answered by ann." in done.stdout
+    assert rows(queue) == []
+
+
 def test_undo_takes_the_last_answer_back_in_a_new_row_and_shows_its_pair_again(tmp_path):
     queue = make(tmp_path / "run", 2)
     done = judge(tmp_path / "run", "u\na\nu\nb\nq\n")

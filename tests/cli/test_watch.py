@@ -70,7 +70,7 @@ def test_without_a_terminal_it_waits_follows_and_ends_with_the_run(tmp_path):
             process.kill()
 
 
-@pytest.mark.parametrize("end", ["q", "interrupt"])
+@pytest.mark.parametrize("end", ["q", "arrows", "interrupt"])
 def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
     folder = write_guarded(tmp_path / "run", 44)
     ours, theirs = pty.openpty()
@@ -86,11 +86,35 @@ def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
             assert b"KL per token" in seen
             if end == "q":
                 os.write(ours, b"q")
+            elif end == "arrows":  # what an arrow key sends leaves nothing behind that a q would wait for
+                for key in (b"\x1b[A", b"\x1b[C", b"q"):
+                    os.write(ours, key)
+                    time.sleep(0.3)
             else:
                 process.send_signal(signal.SIGINT)
             rest = until(ours, b"looks again")
             assert b"\x1b[?1049l" in rest  # back from the alternate screen
             assert b"Traceback" not in rest
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def test_without_standard_input_it_draws_and_leaves_cleanly(tmp_path):
+    folder = write_guarded(tmp_path / "run", 20)
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    with RunLock(folder):
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$@" <&-', "sh", *KEEL, str(folder)],
+            stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        try:
+            until(ours, b"q quits; the run goes on")
+            process.send_signal(signal.SIGINT)
+            assert b"Traceback" not in until(ours, b"looks again")
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()

@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 END = "\x04"
 """What `Keys.read` gives when nothing more can come."""
@@ -16,17 +17,18 @@ class Keys:
 
     def __init__(self, descriptor: int, *, terminal: bool) -> None:
         self._descriptor = descriptor
-        self._terminal = terminal
+        self.terminal = terminal
+        """Whether keys come one by one; else lines do."""
         self._typed = b""
         self._ended = False
 
     def read(self, timeout_s: float | None = None) -> str | None:
         """The next key in lower case, `left`, `right`, or END; None when `timeout_s` pass, "" for what is no letter."""
-        return self._pressed(timeout_s) if self._terminal else self._line(timeout_s)
+        return self._pressed(timeout_s) if self.terminal else self._line(timeout_s)
 
     def forget(self) -> None:
         """Throw away what was typed before the question now on the screen could be read; a pipe knows its order."""
-        if self._terminal:
+        if self.terminal:
             import termios
 
             termios.tcflush(self._descriptor, termios.TCIFLUSH)
@@ -56,7 +58,14 @@ class Keys:
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[Keys]:
-    """Standard input: keys without Return and without echo at a terminal, put back as it was afterwards."""
+    """Standard input: keys without Return and without echo at a terminal, put back as it was afterwards.
+
+    Where it is closed, nobody types: END at once.
+    """
+    if sys.stdin is None:
+        with Path(os.devnull).open("rb") as nothing:
+            yield Keys(nothing.fileno(), terminal=False)
+        return
     descriptor = sys.stdin.fileno()
     if not os.isatty(descriptor):
         yield Keys(descriptor, terminal=False)

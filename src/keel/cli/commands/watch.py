@@ -1,11 +1,9 @@
 """`keel watch`: a run that is going on, live in the terminal."""
 
 import argparse
-import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from keel.cli.render import next_step, note, out
 from keel.core.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from keel.cli.keys import Keys
     from keel.report.watch import Watched
 
 DESCRIPTION = """Follow a run while it goes on: KL ladder, reward beside the judges' win rate, curves, alarms, samples.
@@ -102,10 +101,11 @@ def live(watched: "Watched") -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
+    from keel.cli.keys import keyboard
     from keel.report.frame import frame
 
     console = Console(highlight=False)
-    with keyboard() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
+    with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
         looked, size, went_on = 0.0, (0, 0), False
         while True:
             now, current = time.monotonic(), (console.width, console.height)
@@ -116,11 +116,21 @@ def live(watched: "Watched") -> None:
                 if watched.state == "finished" or (watched.state == "stopped" and went_on):
                     break
                 screen.update(Group(*frame(watched.view(footnote(watched)), console, *size)), refresh=True)
-            if pressed(KEY_S) in ("q", "Q"):
+            if quits(keys, KEY_S):
                 break
     if watched.state != "waiting":
         for line in frame(watched.view(*ending(watched)), console, console.width, None):
             console.print(line, no_wrap=True, overflow="crop")
+
+
+def quits(keys: "Keys", seconds: float) -> bool:
+    """Whether q is pressed within so many seconds; a screen whose input is no terminal goes on without keys."""
+    from keel.cli.keys import END
+
+    if keys.terminal:
+        return keys.read(seconds) in ("q", END)
+    time.sleep(seconds)
+    return False
 
 
 def footnote(watched: "Watched") -> str:
@@ -136,33 +146,3 @@ def ending(watched: "Watched") -> tuple[str, ...]:
     """How the run ended, nothing while it goes on."""
     words = {"finished": ("the run has finished",), "stopped": ("the run has stopped before its end",)}
     return words.get(watched.state, ())
-
-
-@contextlib.contextmanager
-def keyboard() -> Iterator[Any]:
-    """A function that waits so many seconds for a key and returns it, "" where none came."""
-    import select
-
-    if not sys.stdin.isatty():
-
-        def wait(seconds: float) -> str:
-            time.sleep(seconds)
-            return ""
-
-        yield wait
-        return
-    import termios
-    import tty
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-
-    def key(seconds: float) -> str:
-        ready, _, _ = select.select([descriptor], [], [], seconds)
-        return sys.stdin.read(1) if ready else ""
-
-    try:
-        tty.setcbreak(descriptor)
-        yield key
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
