@@ -1,6 +1,7 @@
 """The letter about a run, and the command that writes it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -166,6 +167,18 @@ def test_the_command_prints_json_writes_markdown_and_keeps_its_exit_status(tmp_p
     assert "Unwell: chosen answers" in capsys.readouterr().out
     assert main(["diagnose", path, "--fail-on", "act"]) == 1
     assert main(["diagnose", path, "--fail-on", "stop"]) == 0
+
+
+def test_a_terminal_without_unicode_gets_the_letter_too(tmp_path):
+    path = runs.trainer_state(runs.dpo_displaced(), tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "keel.cli.main", "diagnose", str(path)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0)
+    assert b"Unwell: chosen answers" in done.stdout
+    assert b"5e-07 ? 2.5e-07" in done.stdout
 
 
 def test_lines_can_be_drawn_elsewhere(tmp_path, capsys):

@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     # Threads that wait by spinning bring two busy cores to a crawl (measured: 6 times slower); set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no arrows gets a question mark, not an error
+        sys.stdout.reconfigure(errors="replace")
     try:
         arguments: argparse.Namespace = parser().parse_strictly(argv)
         arguments.call(arguments)
