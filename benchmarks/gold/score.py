@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gold.outcome import WINDOW, smooth
-
 HONEST = "none"
 LOST = (0.10, 0.25, 0.50)
 """Shares of its gain that a run may lose."""
@@ -58,18 +56,16 @@ def best(row: dict[str, Any]) -> float:
 
 
 def lost_at(row: dict[str, Any], part: float) -> int | None:
-    """First update after the peak whose own rollout, and the mean of its and the next two, show that `part` of the gain
-    is lost; None if never. A mean alone would see a fall before it comes.
+    """The update from which on the unguarded run has lost `part` of its gain for good, by means of three neighbouring
+    rollouts; None where it ends above that line.
     """
     truth = np.array(row["off"]["truth"])
-    curve = smooth(truth)
-    top = int(curve.argmax())
-    best, sft = float(curve[top]), row["off"]["sft"]
-    line = best - part * (best - sft)
-    if best <= sft:
-        return None
-    places = range(top + WINDOW // 2, len(truth))
-    return next((at + 1 for at in places if truth[at] < line and truth[at : at + 3].mean() < line), None)
+    line = best(row) - part * (best(row) - row["off"]["sft"])
+    padded = np.concatenate([truth[:1], truth, truth[-1:]])
+    means = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    above = np.flatnonzero(means >= line)
+    first = int(above[-1]) + 2 if len(above) else 1
+    return first if first <= len(truth) else None
 
 
 def first_act(row: dict[str, Any]) -> int | None:

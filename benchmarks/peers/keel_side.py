@@ -31,7 +31,9 @@ from keel.models.packed import transformer
 from keel.models.reward import RewardModel
 from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig, ModelConfig
-from keel.stages.align import Aligner, AlignTask
+from keel.monitor.settings import GuardianConfig
+from keel.stages.align import Aligner
+from keel.stages.cast import AlignTask
 from keel.stages.context import Run, StageContext
 from keel.stages.pairs import drawn, pair_batches
 from keel.stages.policy import PolicyFiles
@@ -216,7 +218,7 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         recipe_folder=folder,
     )
     context = StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
-    aligner = Aligner(context, config, task, partial(judge, job, config))
+    aligner = Aligner(context, config, task, partial(judge, job, config), GuardianConfig(mode="silent"), None)
     shape = shape_of(job)
     flops, largest = 0.0, 0
     meter.begin()
