@@ -135,6 +135,19 @@ def test_a_rollback_to_no_step_leaves_nothing_behind(to_step, tmp_path):
     assert len(read_log(tmp_path).stages[0].history.steps) == 30
 
 
+def test_labels_that_raters_agree_on_are_not_asked_to_agree_more(tmp_path):
+    def advised_with(alpha, folder):
+        log = EventLog(folder / "events.jsonl")
+        log.append("agreement", stage="data", krippendorff_alpha=alpha)
+        log.append("stage_started", stage="reward", config={"epochs": 2, "optim": {"learning_rate": 1e-4}})
+        for step in range(1, 31):
+            log.append("step", stage="reward", step=step, loss=0.69, accuracy=0.5)
+        return [advice.setting for advice in write_letter(folder).advice]
+
+    assert advised_with(0.2, tmp_path / "low")[0] == "data.min_agreement"
+    assert "data.min_agreement" not in advised_with(0.56, tmp_path / "high")
+
+
 def longer(step):
     return 30.0 + 2 * max(0, step - 10)
 

@@ -99,6 +99,12 @@ def test_where_a_controller_steered_the_kl_its_target_is_what_to_change(tmp_path
     assert steered.examined[0].stage.set_to["kl_coef"] == 0.2
 
 
+def test_what_the_tool_does_by_default_is_not_advised_while_there_is_anything_else(tmp_path):
+    letter = letter_for(runs.grpo(**{"clip_ratio/region_mean": 0.6}), tmp_path)
+    assert letter.findings[0].verdict.rule == "update_size"
+    assert advised(letter) == ["learning_rate", "epsilon", "beta"]
+
+
 def test_what_the_log_cannot_say_is_listed(tmp_path):
     rules = {verdict.rule for verdict in letter_for(runs.ppo(), tmp_path).not_judged}
     assert {"length_growth", "unfinished_answers", "entropy_collapse"} <= rules

@@ -85,6 +85,16 @@ def test_a_value_that_has_nowhere_to_go_is_no_advice():
     assert Setting("kl", 0.5, to="0.02").change({"kl": 0}, "ppo") == (0.0, "")
 
 
+def test_what_a_run_does_already_is_no_advice():
+    clean = VOCABULARIES["keel-reward"]["clean"]
+    assert clean.change({"krippendorff_alpha": 0.56}, "ppo") == (None, "")
+    assert clean.change({"krippendorff_alpha": 0.3}, "ppo")[1].startswith("0.4 or higher")
+    assert clean.change({"krippendorff_alpha": None}, "ppo")[1].startswith("0.4 or higher")
+    critic = VOCABULARIES["keel-ppo"]["no_critic"]
+    assert critic.change({"algorithm": "rloo"}, "rloo") == (None, "")
+    assert critic.change({"algorithm": "ppo"}, "ppo") == (None, "rloo")
+
+
 def test_a_flag_of_openrlhf_is_written_as_one():
     for name, vocabulary in VOCABULARIES.items():
         if name.startswith("openrlhf"):

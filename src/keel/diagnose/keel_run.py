@@ -81,7 +81,7 @@ def _stage(name: str, events: Sequence[Event], trained: Sequence[str]) -> Stage:
         kind=KINDS[family],
         settings=SETTINGS[family],
         history=history,
-        set_to=_set_to(starts[-1] if starts else {}, rows("action")),
+        set_to=_set_to(starts[-1] if starts else {}, rows("action")) | _agreement(events),
         told=_told(events, name, [int(row["step"]) for row in history.steps.rows]),
         actions=tuple(_in_words(event) for event in rows("action")),
         over=any(_family(other) == family for other in later),
@@ -136,6 +136,12 @@ def _set_to(config: Mapping[str, Any], actions: Sequence[Event]) -> dict[str, An
             elif name in STEERED:
                 found[STEERED[name].format(algorithm=algorithm)] = value
     return found
+
+
+def _agreement(events: Sequence[Event]) -> dict[str, Any]:
+    """Krippendorff's alpha of the labels that the run began with, in [-1, 1], where raters shared items."""
+    alphas = [event.get("krippendorff_alpha") for event in events if event.get("event") == "agreement"]
+    return {"krippendorff_alpha": alphas[0]} if alphas else {}
 
 
 def _kept(kind: str, events: Sequence[Event]) -> list[Event]:

@@ -30,6 +30,8 @@ class Advice:
     rule: str
     """The rule that calls for it; empty where it is only worth a try."""
     stage: str
+    usual: bool = False
+    """Whether the tool does so by default; such advice comes last."""
 
 
 def prescribe(examined: Sequence[Examined]) -> tuple[Advice, ...]:
@@ -44,7 +46,7 @@ def prescribe(examined: Sequence[Examined]) -> tuple[Advice, ...]:
     last = pairs[0][1] if pairs else current[-1].stage
     for move in DEFAULT_MOVES[last.kind] if pairs else _next_for(current[-1]):
         _add(advice, spent, last, move, None)
-    return tuple(advice.values())[:MOST]
+    return tuple(sorted(advice.values(), key=lambda one: one.usual))[:MOST]
 
 
 def _called_for(pairs: Sequence[tuple[Finding, Stage]]) -> Iterator[tuple[Finding, str, Stage]]:
@@ -109,6 +111,7 @@ def _add(
         watch=MOVES[move].watch,
         rule=finding.verdict.rule if finding else "",
         stage=stage.name,
+        usual=setting.usual,
     )
 
 

@@ -26,6 +26,10 @@ class Setting:
     """Where the value that it had is found, if not under its own name."""
     highest: float | None = None
     whole: bool = False
+    usual: bool = False
+    """Whether it is the tool's default, which most runs have already: other advice goes before it."""
+    met: tuple[str, float] | None = None
+    """A figure of the run, and the value from which on nothing is left to do."""
     formerly: str = ""
     """OpenRLHF's name of the flag before 0.10.2."""
 
@@ -36,8 +40,11 @@ class Setting:
         key = (self.looked_up or self.name).replace("{algorithm}", algorithm)
         had = number(set_to.get(key))
         known = had if isfinite(had) else None
+        if self.met and number(set_to.get(self.met[0])) >= self.met[1]:
+            return known, ""
         if self.factor is None:
-            return known, self.to
+            inside = self.name.partition(".")[2]  # a stage's settings go without the stage's name
+            return known, "" if str(set_to.get(inside)) == self.to else self.to
         if known:
             new = self._times(known)
             return known, self._text(new) if (new > known) == (self.factor > 1) and new != known else ""
@@ -60,6 +67,11 @@ class Setting:
         return f"{value:.3g}" if not self.whole else str(int(value))
 
 
+AGREEMENT = Setting(
+    "data.min_agreement",
+    to="0.4 or higher, and votes of two raters or more on shared items",
+    met=("krippendorff_alpha", 0.4),
+)
 KEEL_PPO = {
     "hold": Setting("ppo.kl.initial", 2.0, looked_up="kl.initial", to="0.05", highest=10.0),
     "hold_target": Setting("ppo.kl.target", 0.5, looked_up="kl.target"),
@@ -101,7 +113,7 @@ KEEL_REWARD = {
     "smooth": Setting("reward.loss.label_smoothing", 2.0, looked_up="loss.label_smoothing", to="0.1", highest=0.4),
     "pass_less": Setting("reward.epochs", 0.5, looked_up="epochs", whole=True),
     "pass_more": Setting("reward.epochs", 2.0, looked_up="epochs", whole=True),
-    "clean": Setting("data.min_agreement", to="0.4 or higher, and votes of two raters or more on shared items"),
+    "clean": AGREEMENT,
     "centre": Setting("reward.loss.centering", 2.0, looked_up="loss.centering", to="0.01"),
     "decay": Setting("reward.optim.weight_decay", 2.0, looked_up="optim.weight_decay", to="0.01"),
     "ensemble": Setting("reward.members", to="3, with reward.aggregate: min"),
@@ -118,7 +130,7 @@ KEEL_PREFER = {
     "smooth": Setting("prefer.dpo.label_smoothing", 2.0, looked_up="dpo.label_smoothing", to="0.1", highest=0.4),
     "pass_less": Setting("prefer.patience", to="2, so that training stops when held-out pairs stop gaining"),
     "pass_more": Setting("prefer.epochs", 2.0, looked_up="epochs", whole=True),
-    "clean": Setting("data.min_agreement", to="0.4 or higher, and votes of two raters or more on shared items"),
+    "clean": AGREEMENT,
     "decay": Setting("prefer.optim.weight_decay", 2.0, looked_up="optim.weight_decay", to="0.01"),
     "better_reward": Setting("data.comparisons", to="twice as many comparisons"),
     "judge": Setting("evaluate.preference", to="judges who did not label the training pairs (a Python function)"),
@@ -193,7 +205,7 @@ TRL_GRPO = {
     "warmer": Setting("temperature", to="1.1 (the default is 1.0)"),
     "more_samples": Setting("num_generations", 2.0, default=8.0, whole=True),
     "spread": Setting("train_dataset", to="without prompts that are always or never solved"),
-    "fewer_epochs": Setting("num_iterations", to="1 (the default)"),
+    "fewer_epochs": Setting("num_iterations", to="1 (the default)", usual=True),
     "narrow": Setting("epsilon", 0.5, default=0.2),
     "stop_earlier": Setting("max_steps", to="{stop}"),
     "longer": Setting("max_steps", 1.5),
@@ -267,7 +279,7 @@ OPENRLHF_PPO = {
     "warmer": Setting("--rollout.temperature", to="1.1 (the default is 1.0)", formerly="--temperature"),
     "more_samples": Setting("--rollout.n_samples_per_prompt", 2.0, default=1.0),
     "spread": Setting("--algo.dynamic_filtering_enable", to="on, with --algo.dynamic_filtering_range 0 1"),
-    "fewer_epochs": Setting("--train.max_epochs", to="1"),
+    "fewer_epochs": Setting("--train.max_epochs", to="1 (the default)", usual=True),
     "narrow": Setting("--actor.eps_clip", 0.5, default=0.2),
     "critic": Setting("--critic.freezing_steps", to="20, so that the critic learns before the policy moves"),
     "no_critic": Setting("--algo.advantage.estimator", to="rloo, with several --rollout.n_samples_per_prompt"),
