@@ -20,7 +20,7 @@ from keel.core.progress import Silent
 from keel.stages.recipe import Recipe
 from keel.stages.trackers import follow
 from keel.stages.trackers.base import flat
-from keel.stages.trackers.follow import Feed, History, Trackers, require_trackers, tracking
+from keel.stages.trackers.follow import Feed, History, Trackers, require_trackers, sent_before, tracking
 from keel.stages.trackers.messages import figures_of, send, series_of, shown_stage
 
 STEPS = list(range(1, 46))
@@ -290,6 +290,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_rest_arrives_next_time(tmp_pa
     assert said == [
         r"wandb: ConnectionError: no route to \x1b[31mhost. The run goes on without it; everything is in events.jsonl."
     ]
+    assert opened[0].closed is True
     arrived = opened[0].steps()
     assert 0 < len(arrived) < 20
     breaks[0] = None
@@ -297,6 +298,25 @@ def test_a_tracker_that_fails_says_so_once_and_the_rest_arrives_next_time(tmp_pa
         log.append("stage_started", stage="ppo", config={})
         log.append("resumed", stage="ppo", step=20)
     assert arrived + opened[1].steps() == list(range(1, 21))
+
+
+@pytest.mark.parametrize("damage", ["[]", "{KEY: []}", '{KEY: {"wandb": []}}', "{KEY: null}", "{"])
+def test_damaged_notes_cost_a_new_run_at_the_product_only(tmp_path, recipe, product, damage):
+    opened, _ = product
+    notes, log = tmp_path / "trackers.json", EventLog(tmp_path / "events.jsonl")
+    with tracking(recipe, tmp_path, log, Silent()):
+        pass
+    (key,) = json.loads(notes.read_text())
+    notes.write_text(damage.replace("KEY", json.dumps(key)))
+    with tracking(recipe, tmp_path, log, Silent()):
+        guarded(log, 3)
+    assert opened[1].steps() == [1, 2, 3]
+    assert json.loads(notes.read_text())[key]["wandb"]["closed"] is True
+
+
+@pytest.mark.parametrize("arrived", [3, [3], [[{}, 1]], [[{"stage": "ppo", "kind": "step"}, "x"]], [["ab", "c"]]])
+def test_of_a_damaged_list_of_what_arrived_everything_comes_again(arrived):
+    assert sent_before({"arrived": arrived}, History([]), Recorder()) == {}
 
 
 def test_a_tracker_that_cannot_be_opened_does_not_stop_the_run(tmp_path, recipe, monkeypatch):

@@ -80,6 +80,7 @@ class Feed:
         self.levels: dict[Series, object] = {}
         self.failure = ""
         self.told = False
+        self._succeeded = False
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name=f"keel {name}", daemon=True)
         self._thread.start()
@@ -110,19 +111,22 @@ class Feed:
 
     def close(self, *, succeeded: bool) -> bool:
         """Wait for what is on its way; False where the tracker was still busy after PATIENCE_S."""
-        self._work.put(lambda: self.tracker.close(succeeded=succeeded))
+        self._succeeded = succeeded
         self._work.put(None)
         self._thread.join(PATIENCE_S)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (task := self._work.get()) is not None:
-            if self.failure:
-                continue
-            try:
-                task()
-            except Exception as error:  # whatever a product raises: no server or disk of a guest may end the run
-                self.failure = reason(error)
+            if not self.failure:
+                self._try(task)
+        self._try(lambda: self.tracker.close(succeeded=self._succeeded))  # also of one that failed: it may hold data
+
+    def _try(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # whatever a product raises: no server or disk of a guest may end the run
+            self.failure = self.failure or reason(error)
 
 
 class Trackers:
@@ -249,7 +253,10 @@ class History:
 def sent_before(noted: dict[str, Any], history: History, tracker: Tracker) -> Sent:
     """What earlier attempts sent to a tracker: all that was logged, less what it may have lost when it was killed."""
     if "arrived" in noted:
-        return {Series(**series): step for series, step in noted["arrived"]}
+        try:
+            return {Series(**series): int(step) for series, step in noted["arrived"]}
+        except (TypeError, ValueError):
+            return {}  # damaged: rather a step twice than a gap
     sent = history.reached()
     if noted.get("closed") or tracker.durable:
         return sent
@@ -257,12 +264,16 @@ def sent_before(noted: dict[str, Any], history: History, tracker: Tracker) -> Se
 
 
 def read_notes(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """RUN/trackers.json; empty when there is none or it is damaged, which costs a new run at the products only."""
+    """RUN/trackers.json without what is damaged in it, which costs a new run at the products only."""
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return noted if isinstance(noted, dict) else {}
+    return {
+        key: {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+        for key, entries in (noted if isinstance(noted, dict) else {}).items()
+        if isinstance(entries, dict)
+    }
 
 
 def reason(error: Exception) -> str:
