@@ -53,8 +53,8 @@ def render(guards: Guards) -> str:
         "".join(action_card(action) for action in cards),
     )
     links = " ".join(
-        f'<a href="{name}/report.html">{escape(words)}</a>'
-        for name, words in (("unguarded", "guards off"), ("guarded", "guards on"))
+        f'<a href="{escape(course.place.name)}/report.html">{escape(words)}</a>'
+        for course, words in ((guards.off, "guards off"), (guards.on, "guards on"))
     )
     return f"""<header>
 <h1>{escape(title(guards))}</h1>

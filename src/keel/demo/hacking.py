@@ -49,6 +49,8 @@ check = HelpDesk(seed={seed}, room=1, votes_per_pair=1).label
 class Course:
     """One of the two runs, and what it truly achieved."""
 
+    place: Path
+    """The run folder."""
     run: Run
     at: np.ndarray  # [N] updates at which the policy answered held-out prompts
     truth: np.ndarray  # [N] mean true utility of those answers
@@ -159,14 +161,19 @@ def asked_again(desk: HelpDesk, pair: Comparison) -> Pair:
 def both_ways(
     directory: Path, folder: Path, threads: int | None, seed: int, progress: Progress, *, quick: bool
 ) -> Guards:
-    """Run the recipe in `folder` with guards off and on; a run that was interrupted goes on, a finished one is read."""
+    """Run the recipe in `folder` with guards off and on; a run that was interrupted goes on, a finished one is read.
+
+    Another recipe, after another seed or --quick in the same `directory`, has run folders and truth of its own.
+    """
+    known_as = folder.name.removeprefix("flawed-")
+    off, on = directory / f"unguarded-{known_as}", directory / f"guarded-{known_as}"
     settings = [f"seed={seed}", f"threads={threads or 'null'}", *(QUICK if quick else ())]
     courses = []
-    for name, words, changed in (("unguarded", "off", GUARDS_OFF), ("guarded", "on", ())):
-        place, sheet = directory / name, directory / f"{name}-truth.jsonl"
+    for place, words, changed in ((off, "off", GUARDS_OFF), (on, "on", ())):
+        sheet = directory / f"{place.name}-truth.jsonl"
         progress.say(f"PPO on a reward model whose raters love length and flattery, guards {words}:")
-        if name == "guarded":
-            share(directory / "unguarded", place)
+        if place == on:
+            share(off, on)
         recipe = load_config(Recipe, folder / "recipe.yaml", [*settings, *changed])
         run(recipe, place, Hushed(progress), recipe_folder=folder, observe=Truth(sheet, HelpDesk(seed)))
         courses.append(course(place, sheet))
@@ -184,7 +191,12 @@ def share(source: Path, place: Path) -> None:
 
 def course(place: Path, sheet: Path) -> Course:
     """A finished run with its truth; of an update that was done twice, after an interruption, the later figure."""
-    events = [event for event in read_events(sheet) if event["kind"] == "evaluated"]
-    truth = {int(event["step"]): float(event["utility"]) for event in events}
+    truth: dict[int, float] = {}
+    for event in read_events(sheet):
+        if event["kind"] == "evaluated":
+            if event["step"] == 0:
+                truth = {}  # begun anew: what an earlier attempt reached is no part of this one
+            truth[int(event["step"])] = float(event["utility"])
     steps = sorted(truth)
-    return Course(run=read_run(place), at=np.array(steps, dtype=float), truth=np.array([truth[s] for s in steps]))
+    values = np.array([truth[step] for step in steps])
+    return Course(place=place, run=read_run(place), at=np.array(steps, dtype=float), truth=values)
