@@ -177,7 +177,9 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
             text = (
                 f"{found}, {fmean(recent):.0%} of the last {len(recent)}: no gain to speak of, though the score rises."
             )
-            return Verdict("watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, max(sure, 0.5))
+            return Verdict(
+                "watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, max(sure, 0.5)
+            )
     return Verdict("ok", rule, f"{found}.", figures)
 
 
