@@ -70,6 +70,11 @@ def test_without_a_terminal_it_waits_follows_and_ends_with_the_run(tmp_path):
             process.kill()
 
 
+def interruptible() -> None:
+    """Where the tests themselves run in the background, an interrupt is ignored and the child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("end", ["q", "arrows", "interrupt"])
 def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
     folder = write_guarded(tmp_path / "run", 44)
@@ -78,7 +83,7 @@ def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
     with RunLock(folder):
         process = subprocess.Popen(
             [*KEEL, str(folder)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=interruptible,
         )  # fmt: skip
         os.close(theirs)
         try:
@@ -108,7 +113,7 @@ def test_without_standard_input_it_draws_and_leaves_cleanly(tmp_path):
     with RunLock(folder):
         process = subprocess.Popen(
             ["sh", "-c", 'exec "$@" <&-', "sh", *KEEL, str(folder)],
-            stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+            stdout=theirs, stderr=theirs, env=environment, start_new_session=True, preexec_fn=interruptible,
         )  # fmt: skip
         os.close(theirs)
         try:
