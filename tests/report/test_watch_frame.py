@@ -143,7 +143,10 @@ def test_text_of_models_cannot_steer_the_terminal(tmp_path):
 
 
 def test_an_ascii_terminal_gets_ascii(tmp_path):
-    shown = text(write_guarded(tmp_path / "run"), encoding="ascii")
+    shown = text(
+        write_guarded(tmp_path / "a folder whose name is longer than a line of the terminal is wide at most"),
+        encoding="ascii",
+    )
     assert shown.isascii()
     assert "-stalled-" in shown
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -101,7 +102,7 @@ def frame(view: View, console: Console, width: int, height: int | None) -> list[
     else:
         lines += [Text(""), *foot]
     for line in lines:
-        line.truncate(width, overflow="ellipsis" if console.encoding.lower().startswith("utf") else "crop")
+        line.truncate(width, overflow=cut(console))
     return lines
 
 
@@ -122,7 +123,7 @@ class _Page:
         view, live = self.view, self.live
         state = Text(view.state, style=STATES.get(view.state, ""))
         title = Text(f"keel {self.pens.dot} {self.clean(view.name)}", style="bold")
-        title.truncate(max(8, self.width - cell_len(view.state) - 2), overflow="ellipsis")
+        title.truncate(max(8, self.width - cell_len(view.state) - 2), overflow=cut(self.console))
         gap = self.width - title.cell_len - state.cell_len
         first = Text.assemble(title, " " * max(1, gap), state)
         work = live.current
@@ -292,3 +293,8 @@ class _Page:
         joined = between.join([*parts, *notes])
         lines = [joined] if cell_len(joined) <= self.width else [between.join(parts), *notes]
         return [Text(line, style="dim") for line in lines if line]
+
+
+def cut(console: Console) -> Literal["ellipsis", "crop"]:
+    """How a line that is too long ends on this terminal."""
+    return "ellipsis" if console.encoding.lower().startswith("utf") else "crop"
