@@ -68,6 +68,7 @@ def test_without_a_terminal_it_waits_follows_and_ends_with_the_run(tmp_path):
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
+            process.wait()
 
 
 def interruptible() -> None:
@@ -103,6 +104,7 @@ def test_on_a_terminal_it_draws_and_leaves_cleanly(tmp_path, end):
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
+            process.wait()
             os.close(ours)
 
 
@@ -123,6 +125,7 @@ def test_without_standard_input_it_draws_and_leaves_cleanly(tmp_path):
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
+            process.wait()
             os.close(ours)
 
 
@@ -141,6 +144,7 @@ def test_a_run_that_had_stopped_is_waited_for_and_ends_with_its_process(tmp_path
         assert process.wait(timeout=20) == 0
     finally:
         process.kill()
+        process.wait()
         os.close(ours)
 
 
