@@ -74,7 +74,7 @@ def events(steps: int = 60, *, seed: int = 0, of: int = 60) -> Iterator[tuple[st
         if step in (36, 40):
             yield "verdict", 0.0, {"step": step, **HACKING}
         if step == 36:
-            yield "action", 0.0, action(step, "raise_kl", taken=False, before={"kl_coef": 0.05}, after={"kl_coef": 0.1})
+            yield "action", 0.0, action(step, "lower_kl", taken=False, before={"kl_coef": 0.1}, after={"kl_coef": 0.05})
         if step == 40:
             changed = {"before": {"kl_coef": 0.05}, "after": {"kl_coef": 0.1}}
             yield "action", 0.0, action(step, "roll_back", taken=True, to_step=20, **changed)

@@ -67,7 +67,7 @@ def rolled_back(tmp_path_factory):
 def test_an_action_is_read_with_its_reasons_and_what_it_changed(guarded):
     advised, taken = read_run(guarded).actions
     assert (advised.taken, advised.rolled_back) == (False, False)
-    assert advised.text == "advised only: raise the KL weight (kl_coef 0.05 to 0.1)"
+    assert advised.text == "advised only: lower the KL weight (kl_coef 0.1 to 0.05)"
     assert taken.rolled_back
     assert (taken.step, taken.to_step) == (40, 20)
     assert taken.text == "went back to the weights of update 20 (kl_coef 0.05 to 0.1)"

@@ -63,7 +63,7 @@ def test_an_alarm_card_says_what_since_when_why_what_was_done_and_what_to_do(tmp
     shown = " ".join(text(write_guarded(tmp_path / "run", 39), width=140).split())
     assert "The reward rose by 1.9 while judges prefer the policy only 47 % of the time" in shown
     assert "why The policy found what the reward model overpays: length. (93 % sure)" in shown
-    assert "done update 36: advised only: raise the KL weight (kl_coef 0.05 to 0.1)" in shown
+    assert "done update 36: advised only: lower the KL weight (kl_coef 0.1 to 0.05)" in shown
     assert "you can Add pairs that show long empty answers as rejected" in shown
     assert "OVER value function since update 5" in shown
 
@@ -231,7 +231,7 @@ def test_every_event_has_a_line_of_text(tmp_path):
 def test_an_action_is_told_in_words():
     settings = {"before": {"kl_coef": 0.05, "same": 1}, "after": {"kl_coef": 0.15, "same": 1}}
     told = [
-        ({"action": "raise_kl", "taken": True, **settings}, "update 9: raised the KL weight (kl_coef 0.05 to 0.15)"),
+        ({"action": "lower_kl", "taken": True, **settings}, "update 9: lowered the KL weight (kl_coef 0.05 to 0.15)"),
         ({"action": "roll_back", "taken": True, "to_step": 4}, "update 9: went back to the weights of update 4"),
         ({"action": "stop", "taken": True, "to_step": 4}, "update 9: stopped, keeping the weights of update 4"),
         ({"action": "stop", "taken": False}, "update 9: advised only: stop the stage"),

@@ -14,7 +14,7 @@ from keel.monitor.rules import FAMILIES
 from keel.monitor.settings import ActionsConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
 
-Action = Literal["raise_kl", "lower_kl", "length_penalty", "entropy_bonus", "ask_humans", "roll_back", "stop"]
+Action = Literal["lower_kl", "ask_humans", "roll_back", "stop"]
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""

@@ -11,10 +11,7 @@ from keel.report.values import number
 
 ACTIONS = {
     # what was done, what was only advised
-    "raise_kl": ("raised the KL weight", "raise the KL weight"),
     "lower_kl": ("lowered the KL weight", "lower the KL weight"),
-    "length_penalty": ("turned on a cost for length", "turn on a cost for length"),
-    "entropy_bonus": ("turned on a bonus for entropy", "turn on a bonus for entropy"),
     "ask_humans": ("asked the judges", "ask the judges"),
     "roll_back": ("went back to earlier weights", "go back to earlier weights"),
     "stop": ("stopped the stage", "stop the stage"),

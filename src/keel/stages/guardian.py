@@ -224,10 +224,7 @@ def card(
     done = {
         "roll_back": f"went back to step {to_step}",
         "stop": f"stopped, keeping the policy of step {to_step}",
-        "raise_kl": "raised the KL coefficient",
         "lower_kl": "lowered the KL coefficient",
-        "length_penalty": "put a price on length",
-        "entropy_bonus": "set an entropy bonus",
         "ask_humans": "asked the judges",
     }[decision.action]
     if not decision.taken:
