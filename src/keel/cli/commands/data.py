@@ -1,17 +1,16 @@
-"""`keel data show` and `keel data agreement`: what a file of records holds, and how far its raters agree."""
+"""`keel data show`: what a file of records holds; the commands about its raters are in `agreement.py`."""
 
 import argparse
 import contextlib
-import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from keel.cli.commands import agreement
 from keel.cli.render import clipped, columns, next_step, out
-from keel.core.errors import ConfigError, DataError
+from keel.core.errors import ConfigError
 
 NUM_EXAMPLES = 3
 WIDTH = 100  # characters of a text that is shown
@@ -27,10 +26,7 @@ def add(commands: Any) -> None:
     add_source(action)
     action.set_defaults(call=show, parser=action)
 
-    action = actions.add_parser("agreement", help="how far raters agree: kappas, alpha, intervals")
-    add_source(action)
-    action.add_argument("--json", action="store_true", help="all figures as JSON")
-    action.set_defaults(call=agreement, parser=action)
+    agreement.add(actions)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +68,7 @@ def show(arguments: argparse.Namespace) -> None:
 
     config = source(arguments)
     kinds = dialect_of(config).gives
-    with _quiet():
+    with quiet():
         reading = read(config, kinds[0])
     records = reading.records
     also = [kind for kind in kinds if kind in SECTIONS]
@@ -92,54 +88,8 @@ def show(arguments: argparse.Namespace) -> None:
         next_step(f"name it in a recipe, under data: {also[0]}: {{path: {arguments.file}}}")
 
 
-def agreement(arguments: argparse.Namespace) -> None:
-    """Print how far the raters of a set of comparisons agree."""
-    from dataclasses import asdict
-
-    from keel.annotate.consensus import vote_table
-    from keel.core.events import plain
-    from keel.data.formats import read
-    from keel.monitor.bands import agreement_gate
-    from keel.stats.agreement import agreement_report
-
-    config = source(arguments)
-    with _quiet():
-        table = vote_table(read(config, "comparisons").records)
-    if table is None:
-        raise DataError(
-            f"{arguments.file}: no record has votes of two raters, so there is no agreement to measure. Votes are "
-            'written as a list per record: "votes": [{"rater": "ann", "choice": "a"}].'
-        )
-    report = agreement_report(*table, "ordinal")
-    if arguments.json:
-        figures = {"path": arguments.file} | report.to_dict() | {"raters": [asdict(rater) for rater in report.raters]}
-        out(json.dumps(plain(figures), indent=2))
-        return
-    out(
-        f"{arguments.file}: {report.num_items} items, {report.num_shared_items} with two votes or more, "
-        f"{report.num_raters} raters, {report.num_votes} votes"
-    )
-    measures = [
-        ("agreement", report.agreement),
-        (report.kappa_name, report.kappa),
-        ("Krippendorff's alpha", report.alpha),
-    ]
-    out(columns([[name, str(estimate)] for name, estimate in measures]))
-    out("\nraters, least agreeing first")
-    raters = sorted(report.raters, key=lambda rater: (math.isnan(rater.kappa), rater.kappa))
-    out(columns([[r.rater, f"{r.num_votes} votes", _kappa(r.kappa)] for r in raters]))
-    alpha = report.alpha
-    verdict = agreement_gate(alpha.value, alpha.low, alpha.high)
-    out(f"\n{verdict.message} {verdict.remedy}".rstrip())
-    next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
-
-
-def _kappa(kappa: float) -> str:
-    return "no kappa: too few shared items" if math.isnan(kappa) else f"kappa with the others {kappa:.2f}"
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What was dropped is part of the answer here, so it need not be warned of as well."""
     logger = logging.getLogger("keel.data")
     level = logger.level
