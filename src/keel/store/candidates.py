@@ -25,7 +25,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Past:
-    """What the rater was given earlier: a live lease or one that was answered, not one that ran out or was given back."""
+    """What the rater was given earlier: a live or answered lease, not one that ran out or was given back."""
 
     item_id: int
     purpose: Purpose
