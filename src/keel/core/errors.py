@@ -4,6 +4,7 @@ KeelError
 ├── ConfigError     a setting that cannot be: unknown key, wrong type, values that contradict each other
 ├── DataError       a record that cannot be used, with file and line
 ├── ArtifactError   a run folder or artifact that is missing, damaged, locked or of the wrong kind
+├── EndpointError   a model behind an address that cannot be reached, refuses, or answers nonsense
 ├── GateError       a quality gate that refuses to go on: collapsed reward model, agreement too low
 └── TrainingError   a run that cannot go on: nan loss, no tokens to learn from
 
@@ -26,6 +27,10 @@ class DataError(KeelError):
 
 class ArtifactError(KeelError):
     """A run folder or artifact that is missing, damaged, locked or of the wrong kind."""
+
+
+class EndpointError(KeelError):
+    """A service that cannot be used: down, too slow, refusing, or answering nonsense."""
 
 
 class GateError(KeelError):
