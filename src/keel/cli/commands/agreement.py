@@ -10,7 +10,7 @@ from keel.core.errors import DataError
 
 
 def add(actions: Any) -> None:
-    from keel.cli.commands.data import add_source
+    from keel.cli.commands.data_source import add_source
 
     action = actions.add_parser("agreement", help="how far raters agree: kappas, alpha, intervals")
     add_source(action)
@@ -23,7 +23,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from keel.annotate.consensus import vote_table
-    from keel.cli.commands.data import quiet, source
+    from keel.cli.commands.data_source import quiet, source
     from keel.core.events import plain
     from keel.data.formats import read
     from keel.monitor.bands import agreement_gate

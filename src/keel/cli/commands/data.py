@@ -1,151 +1,15 @@
-"""`keel data show`: what a file of records holds; the commands about its raters are in `agreement.py`."""
+"""`keel data`: look at records, measure them, write them in another way; one module an action."""
 
-import argparse
-import contextlib
-import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from keel.cli.commands import agreement
-from keel.cli.render import clipped, columns, next_step, out
-from keel.core.errors import ConfigError
+from keel.cli.commands import agreement, data_show
 
-NUM_EXAMPLES = 3
-WIDTH = 100  # characters of a text that is shown
-SECTIONS = {"demonstrations": "demonstrations", "comparisons": "comparisons", "prompts": "prompts"}
-"""Kinds of records, and the key of the recipe's data section that takes them."""
+ACTIONS = (data_show, agreement)
+"""Modules with `add(actions)`, in the order of the help."""
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser("data", help="look at a file of records before training on it")
     actions = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
-
-    action = actions.add_parser("show", help="the format and why, counts, examples")
-    add_source(action)
-    action.set_defaults(call=show, parser=action)
-
-    agreement.add(actions)
-
-
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say where records are and how to read them."""
-    parser.add_argument("file", metavar="FILE", help="a file, a folder of files, or the id of a set on the hub")
-    parser.add_argument("--format", metavar="F", default="auto", help="how records are written (default: detected)")
-    parser.add_argument(
-        "--column", metavar="NAME=OWN", action="append", default=[], help="keel's name for a column of the file"
-    )
-
-
-def source(arguments: argparse.Namespace) -> Any:
-    """The DataConfig that the arguments describe; unusable records are dropped and counted."""
-    from keel.core.config import load_config
-    from keel.core.explain import suggest
-    from keel.data.formats import DataConfig, Format
-
-    if arguments.format not in get_args(Format):
-        known = get_args(Format)
-        raise ConfigError(
-            f"--format {arguments.format}: no such format.{suggest(arguments.format, known)} Known: {', '.join(known)}."
-        )
-    pairs = [text.partition("=") for text in arguments.column]
-    for text, (name, equals, own) in zip(arguments.column, pairs, strict=True):
-        if not (name and equals and own):
-            raise ConfigError(f"--column {text}: write keel's name, =, the file's own, as in --column prompt=question.")
-    base = {
-        "path": arguments.file,
-        "format": arguments.format,
-        "columns": {name: own for name, _, own in pairs},
-        "on_error": "drop",
-    }
-    return load_config(DataConfig, None, base=base)
-
-
-def show(arguments: argparse.Namespace) -> None:
-    """Print what was detected and why, counts, what was dropped, three examples."""
-    from keel.data.formats import dialect_of, read
-
-    config = source(arguments)
-    kinds = dialect_of(config).gives
-    with quiet():
-        reading = read(config, kinds[0])
-    records = reading.records
-    also = [kind for kind in kinds if kind in SECTIONS]
-    out(f"{reading.path}: {len(records)} {kinds[0]}")
-    facts = [["format", f"{reading.format} ({reading.why})"], ["usable as", ", ".join(kinds)]]
-    facts += [[name, value] for name, value in _facts(records, config.holdout).items()]
-    for reason, count in reading.dropped.items():
-        first = f"; first: {reading.examples[reason]}" if reason in reading.examples else ""
-        facts.append(["dropped", f"{count} ({reason}){first}"])
-    out(columns(facts))
-    for number, record in enumerate(records[:NUM_EXAMPLES], start=1):
-        out(f"\nexample {number}{_place(record)}")
-        out(columns([[name, clipped(text, WIDTH)] for name, text in _example(record)]))
-    if any(getattr(record, "votes", ()) for record in records):
-        next_step(f"keel data agreement {arguments.file}")
-    else:
-        next_step(f"name it in a recipe, under data: {also[0]}: {{path: {arguments.file}}}")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What was dropped is part of the answer here, so it need not be warned of as well."""
-    logger = logging.getLogger("keel.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _facts(records: Sequence[Any], holdout: float) -> dict[str, str]:
-    """What the records look like, in figures."""
-    import statistics
-
-    from keel.data.records import Comparison, Demonstration, LabelledText, record_key
-    from keel.report.units import percent
-
-    what = "distinct texts" if isinstance(records[0], LabelledText) else "distinct prompts"
-    facts = {
-        what: str(len({record_key(record) for record in records})),
-        "held out": f"{percent(holdout, 0)} of them, by hash of the prompt (setting holdout)",
-    }
-    match records[0]:
-        case Comparison():
-            sides = Counter("a" if r.preference > 0.5 else "b" if r.preference < 0.5 else "tie" for r in records)
-            facts["preferred"] = ", ".join(
-                f"{side} {percent(sides[side] / len(records), 0)}" for side in ("a", "b", "tie")
-            )
-            facts["words, median"] = f"{statistics.median(len(t.split()) for r in records for t in (r.a, r.b)):g}"
-            untied = [r for r in records if r.preference != 0.5 and len(r.a) != len(r.b)]
-            longer = [(len(r.a) > len(r.b)) == (r.preference > 0.5) for r in untied]
-            if longer:
-                facts["longer preferred"] = f"{percent(sum(longer) / len(longer), 0)} of {len(longer)} untied pairs"
-            if raters := {vote.rater for r in records for vote in r.votes}:
-                facts["votes"] = f"{sum(len(r.votes) for r in records)} by {len(raters)} raters"
-        case Demonstration():
-            facts["words, median"] = f"{statistics.median(len(r.response.split()) for r in records):g} a response"
-        case LabelledText():
-            facts["labelled true"] = f"{percent(sum(r.label for r in records) / len(records), 0)}"
-    return facts
-
-
-def _example(record: Any) -> list[tuple[str, str]]:
-    from keel.data.records import Comparison, Demonstration, LabelledText, prompt_text
-
-    match record:
-        case Comparison(prompt, a, b, preference):
-            return [("prompt", prompt_text(prompt)), ("a", a), ("b", b), ("preference for a", f"{preference:g}")]
-        case Demonstration(prompt, response):
-            return [("prompt", prompt_text(prompt)), ("response", response)]
-        case LabelledText(text, label):
-            return [("text", text), ("label", str(label).lower())]
-        case _:
-            return [("prompt", prompt_text(record))]
-
-
-def _place(record: Any) -> str:
-    source = getattr(record, "source", "")
-    return f" ({Path(source).name})" if source else ""
+    for module in ACTIONS:
+        module.add(actions)
