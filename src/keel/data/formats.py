@@ -28,6 +28,7 @@ from keel.data.dialects import COLUMNS, DIALECTS, Dialect, Kind
 from keel.data.labelled import pair_texts
 from keel.data.records import Comparison, Demonstration, LabelledText, Prompt, Record
 from keel.data.rows import RecordError, Row, Rows
+from keel.data.snapshot import read_snapshot, snapshot_at
 
 R = TypeVar("R", bound=Record)
 Format = Literal[
@@ -58,8 +59,8 @@ class DataConfig(Config):
     """Where records come from and how they are read."""
 
     path: str
-    """A file (.jsonl, .json, .csv, .tsv, .parquet or .txt, also with .gz), a folder of such files, or the id of a set
-    on the Hugging Face hub. What exists locally wins."""
+    """A file (.jsonl, .json, .csv, .tsv, .parquet or .txt, also with .gz), a folder of such files, a snapshot (its
+    folder, or FOLDER@HASH), or the id of a set on the Hugging Face hub. What exists locally wins."""
     format: Format = "auto"
     """How the records are written; "auto" detects it from the columns and stops where two formats fit."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -130,7 +131,7 @@ def read_labelled(config: DataConfig) -> list[LabelledText]:
 
 def read(config: DataConfig, kind: Kind) -> Reading[Any]:
     """Records of one kind with the format found, and what was dropped and why; it is logged as well."""
-    dialect, why, found = _open(config)
+    dialect, why, found = open_rows(config)
     if kind not in dialect.gives:
         others = ", ".join(dict.fromkeys(d.name for d in DIALECTS if kind in d.gives))
         raise DataError(
@@ -158,7 +159,7 @@ def read(config: DataConfig, kind: Kind) -> Reading[Any]:
 
 def dialect_of(config: DataConfig) -> Dialect:
     """The dialect that the records are written in, detected or configured; only the first records are read."""
-    return _open(config)[0]
+    return open_rows(config)[0]
 
 
 def write_jsonl(path: Path, records: Sequence[Record]) -> None:
@@ -200,7 +201,7 @@ def _prompt_values(prompt: Prompt) -> str | list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt]
 
 
-def _open(config: DataConfig) -> tuple[Dialect, str, Rows]:
+def open_rows(config: DataConfig) -> tuple[Dialect, str, Rows]:
     """The dialect, why it is that one, and all rows."""
     found = _renamed(_rows(config), config.columns)
     if config.format != "auto":
@@ -218,6 +219,8 @@ def _open(config: DataConfig) -> tuple[Dialect, str, Rows]:
 
 def _rows(config: DataConfig) -> Rows:
     path = Path(config.path).expanduser()
+    if snapshot_at(config.path):
+        return rows.read_file(read_snapshot(config.path).records)
     if path.exists() or not hub.looks_like_hub_id(config.path):
         return chain.from_iterable(rows.read_file(file) for file in rows.find_files(path, config.split))
     return hub.read_hub(config.path, config.subset, config.data_dir, config.split)
