@@ -5,6 +5,9 @@ KeelError
 ├── DataError       a record that cannot be used, with file and line
 ├── ArtifactError   a run folder or artifact that is missing, damaged, locked or of the wrong kind
 ├── EndpointError   a model behind an address that cannot be reached, refuses, or answers nonsense
+├── MissingError    something asked for by its name or number that is not there
+├── ConflictError   what is asked for no longer fits: a name taken, a vote whose place another has filled
+├── AccessError     somebody who may not do this
 ├── GateError       a quality gate that refuses to go on: collapsed reward model, agreement too low
 └── TrainingError   a run that cannot go on: nan loss, no tokens to learn from
 
@@ -31,6 +34,18 @@ class ArtifactError(KeelError):
 
 class EndpointError(KeelError):
     """A service that cannot be used: down, too slow, refusing, or answering nonsense."""
+
+
+class MissingError(KeelError):
+    """Something asked for by its name or number that is not there."""
+
+
+class ConflictError(KeelError):
+    """What is asked for no longer fits the state of things."""
+
+
+class AccessError(KeelError):
+    """Somebody who may not do this."""
 
 
 class GateError(KeelError):
