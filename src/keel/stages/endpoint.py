@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import random
+import re
 import time
 import urllib.error
 import urllib.request
@@ -234,7 +235,7 @@ class Endpoint:
             start = body[:80].decode("utf-8", "replace")
             raise PassingError(f"answers with something that is no answer of a model: {start!r}") from error
         return Reply(
-            text=text,
+            text=re.sub("[\0\ud800-\udfff]", "\ufffd", text),  # which no database takes and no file in UTF-8
             finished=reason != "length",
             model=_plain(found.get("model"), self.config.model),
             fingerprint=_plain(found.get("system_fingerprint"), None),
