@@ -1,21 +1,31 @@
 """A store in memory that does what the real one promises `choose`, for tests of assignment alone."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from keel.annotate.assignment import choose
-from keel.store.candidates import Candidate, Candidates, Choice, Past
+from keel.store.rows import Candidate, Candidates, Membership, Pick, Project
+from keel.store.settings import ProjectSettings
 
 LIMIT = 64
 """Rows that a list of candidates is cut to."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    overlap: int = 3
-    golden_share: float = 0.05
-    repeat_share: float = 0.03
-    repeat_after: int = 20
-    adjudicate: bool = True
+def candidates(**fields) -> Candidates:
+    """What a rater without a past could be given, changed by `fields`; skills and role go to the membership."""
+    member = Membership(
+        user_id=fields.pop("user_id", 1),
+        project_id=1,
+        role=fields.pop("role", "rater"),
+        pseudonym="r",
+        skills=fields.pop("skills", ()),
+    )
+    settings = ProjectSettings()
+    project = Project(id=1, name="p", title="P", state="open", settings=settings, guide_version=1, created=0.0)
+    empty = dict.fromkeys(("open", "golden", "repeats", "disputes", "calibration", "in_view"), ())
+    return Candidates(
+        **{"project": project, "member": member, "now": 0.0, "round": None, "given": {}, **empty, **fields}
+    )
 
 
 @dataclass
@@ -25,64 +35,69 @@ class Desk:
     items: dict[int, tuple[str, ...]]
     raters: dict[int, tuple[str, ...]]
     golden: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    settings: Settings = field(default_factory=Settings)
+    settings: ProjectSettings = field(default_factory=ProjectSettings)
     seed: int = 0
-    roles: dict[int, str] = field(default_factory=dict)
     priority: dict[int, float] = field(default_factory=dict)
     round: tuple[int, ...] = ()
-    unlocked: bool = True
-    tasks: list[tuple[int, Choice]] = field(default_factory=list)
+    tasks: list[tuple[int, Pick]] = field(default_factory=list)
 
     def __post_init__(self):
         self.given = {user: [] for user in self.raters}
         self.seen = {user: set() for user in self.raters}
-        self.sides = {}
+        self.votes = Counter()
+        self.lead = Counter()
+        self.own_lead = Counter()
         self.waiting = dict.fromkeys(self.items)
 
     def candidates(self, user: int) -> Candidates:
         mine = self.given[user]
 
         def listed(ids, purpose, skills):
-            found = []
-            for item in ids:
-                if item not in self.seen[user] and set(skills.get(item, ())) <= set(self.raters[user]):
-                    votes, swapped = self.sides.get((item, purpose), (0, 0))
-                    found.append(
-                        Candidate(
-                            item_id=item,
-                            votes=votes,
-                            swapped=swapped,
-                            skills=skills.get(item, ()),
-                            priority=self.priority.get(item, 0.0),
-                        )
-                    )
-            found.sort(key=lambda item: (-item.votes, -item.priority) if purpose == "judge" else item.votes)
-            return tuple(found[:LIMIT])
+            held = set(self.raters[user])
+            able = [i for i in ids if i not in self.seen[user] and held.issuperset(skills.get(i, ()))]
+            able.sort(key=lambda i: (-self.votes[i, purpose], -self.priority.get(i, 0.0)))
+            return tuple(
+                Candidate(
+                    item_id=item,
+                    skills=skills.get(item, ()),
+                    priority=self.priority.get(item, 0.0),
+                    missing=self.settings.overlap - self.votes[item, purpose],
+                    swapped_lead=self.lead[item, purpose],
+                )
+                for item in able[:LIMIT]
+            )
 
-        return Candidates(
+        repeated = {pick.item_id for pick in mine if pick.purpose == "repeat"}
+        earlier = mine[: max(0, len(mine) - self.settings.repeat_after)]
+        repeats = [
+            Candidate(item_id=p.item_id, skills=(), priority=0.0, missing=0, swapped_before=p.swapped)
+            for p in reversed(earlier)
+            if p.purpose == "judge" and p.item_id not in repeated
+        ]
+        return candidates(
             user_id=user,
-            role=self.roles.get(user, "rater"),
             skills=self.raters[user],
-            unlocked=self.unlocked,
-            given=len(mine),
-            given_swapped=sum(choice.swapped for choice in mine),
-            history=tuple(Past(item_id=c.item_id, purpose=c.purpose, swapped=c.swapped) for c in mine[:-201:-1]),
+            given=Counter(pick.purpose for pick in mine),
+            swapped_lead=self.own_lead[user],
             open=listed(self.waiting, "judge", self.items),
             golden=listed(self.golden, "golden", self.golden),
-            calibration=listed(self.round, "calibration", self.items),
+            repeats=tuple(repeats[:LIMIT]),
+            calibration=listed(self.round, "calibration", {}),
         )
 
-    def give(self, user: int) -> Choice | None:
-        choice = choose(self.candidates(user), self.settings, self.seed)
-        if choice:
-            self.given[user].append(choice)
-            self.seen[user].add(choice.item_id)
-            self.tasks.append((user, choice))
-            votes, swapped = self.sides.get((choice.item_id, choice.purpose), (0, 0))
-            self.sides[choice.item_id, choice.purpose] = (votes + 1, swapped + choice.swapped)
-            if choice.purpose == "judge" and votes + 1 >= self.settings.overlap:
-                del self.waiting[choice.item_id]
-        return choice
+    def give(self, user: int) -> Pick | None:
+        pick = choose(self.candidates(user), self.settings, self.seed)
+        if pick:
+            self.given[user].append(pick)
+            self.seen[user].add(pick.item_id)
+            self.tasks.append((user, pick))
+            side = 1 if pick.swapped else -1
+            self.votes[pick.item_id, pick.purpose] += 1
+            self.lead[pick.item_id, pick.purpose] += side
+            self.own_lead[user] += side
+            if pick.purpose == "judge" and self.votes[pick.item_id, "judge"] >= self.settings.overlap:
+                del self.waiting[pick.item_id]
+        return pick
 
     def work(self, order) -> None:
         """Give tasks to the raters named, one after the other, until nobody in a whole pass gets one."""
