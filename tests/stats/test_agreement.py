@@ -116,9 +116,9 @@ def test_alpha_equals_the_krippendorff_package(level, missing):
         assert krippendorff_alpha(votes, level) == pytest.approx(expected, abs=1e-12)
 
 
-def test_pairwise_agreement_counts_every_pair_of_votes_alike():
+def test_pairwise_agreement_counts_every_item_alike():
     # Item 1: 3 pairs, all equal. Item 2: 1 pair, unequal. Item 3: one vote, no pair.
-    assert pairwise_agreement([[0, 0, 0], [0, 1, -1], [2, -1, -1]]) == pytest.approx(3 / 4)
+    assert pairwise_agreement([[0, 0, 0], [0, 1, -1], [2, -1, -1]]) == pytest.approx((1 + 0) / 2)
 
 
 def test_perfect_agreement_is_one_and_independent_votes_are_near_zero():

@@ -24,6 +24,8 @@ Level = Literal["nominal", "ordinal", "interval"]
 KappaWeights = Literal["none", "linear", "quadratic"]
 
 MISSING = -1
+_PAIR_REPLICATES = 2_000_000
+"""Bootstrap replicates for all pairs of raters together, so that hundreds of raters take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,11 @@ class AgreementReport:
 
 
 def pairwise_agreement(votes: ArrayLike) -> float:
-    """Share of pairs of votes on the same item that are equal, all pairs counting the same; nan without any pair."""
+    """Share of the pairs of votes on an item that are equal, averaged over items; nan without any pair.
+
+    Every item counts the same, so the few that many raters saw do not decide: the chance that two raters of a random
+    item say the same, Fleiss' mean P.
+    """
     patterns = _patterns(_checked(votes))
     return float(_agreement(patterns, patterns.times))
 
@@ -171,10 +177,11 @@ def agreement_report(
     codes = _codes(table)
     confusions = _confusions(table, codes)
     pairs = []
+    per_pair = min(resamples, max(100, _PAIR_REPLICATES // max(1, num_raters * (num_raters - 1) // 2)))
     for i, j in zip(*np.triu_indices(num_raters, k=1), strict=True):
         confusion = confusions[i, j]
         if total := confusion.sum():
-            cells = _resample(rng, confusion.ravel(), resamples).reshape(-1, *confusion.shape)
+            cells = _resample(rng, confusion.ravel(), per_pair).reshape(-1, *confusion.shape)
             kappa = estimate(_cohen(confusion, codes), _cohen(cells, codes))
             share = float(np.trace(confusion) / total)
             pairs.append(PairAgreement(raters[i], raters[j], int(total), share, kappa))
@@ -270,17 +277,15 @@ def _resample(rng: np.random.Generator, times: Floats, resamples: int) -> Floats
 def _agreement(patterns: _Patterns, weights: Floats) -> Floats:
     counts = patterns.counts
     votes = counts.sum(axis=1)
-    return _ratio(weights @ (counts * (counts - 1)).sum(axis=1), weights @ (votes * (votes - 1)))
+    return _ratio(weights @ ((counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))), weights.sum(axis=-1))
 
 
 def _fleiss(patterns: _Patterns, weights: Floats) -> Floats:
     counts = patterns.counts
     votes = counts.sum(axis=1)
-    items = weights.sum(axis=-1)
-    observed = _ratio(weights @ ((counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))), items)
-    shares = _ratio(weights @ (counts / votes[:, None]), items[..., None])
+    shares = _ratio(weights @ (counts / votes[:, None]), weights.sum(axis=-1)[..., None])
     expected = (shares**2).sum(axis=-1)
-    return _ratio(observed - expected, 1 - expected)
+    return _ratio(_agreement(patterns, weights) - expected, 1 - expected)
 
 
 def _alpha(patterns: _Patterns, weights: Floats, level: Level) -> Floats:

@@ -8,7 +8,7 @@ With d = strength i - strength j + position:
 """
 
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, inf, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ class TieFit:
     """theta >= 1 of Rao and Kupper, nu >= 0 of Davidson."""
     position: float
     """Log-odds that the first item gains by being first; 0 where it was not asked for."""
+    position_error: float
+    """Standard error of `position`, from the expected information; 0 where it was not asked for."""
     log_likelihood: float
 
 
@@ -71,26 +73,37 @@ def fit_ties(
     parameters = _fisher_scoring(model, design, counts, np.r_[np.zeros(size + 1), start], size, position_bias)
     strengths = parameters[:size] - parameters[:size].mean()
     log_likelihood = -_loss(model, design, counts, parameters)
-    return TieFit(model, strengths, exp(parameters[-1]), float(parameters[size]), log_likelihood)
+    error = 0.0
+    if position_bias:
+        covariance = np.linalg.pinv(_slopes(model, design, counts, parameters, size, position_bias)[1], hermitian=True)
+        error = sqrt(max(0.0, covariance[size, size]))
+    return TieFit(model, strengths, exp(parameters[-1]), float(parameters[size]), error, log_likelihood)
+
+
+def _slopes(
+    model: TieModel, design: Floats, counts: Floats, parameters: Floats, size: int, position_bias: bool
+) -> tuple[Floats, Floats]:
+    """Gradient of the log-likelihood and its expected information, directions that change nothing pinned."""
+    log_p, by_gap, by_tie = _outcomes(model, design @ parameters[:-1], parameters[-1])
+    expected = counts.sum(axis=1)[:, None] * np.exp(log_p)
+    gradient = np.r_[design.T @ (counts * by_gap).sum(axis=1), (counts * by_tie).sum()]
+    information = np.empty((size + 2, size + 2))
+    information[:-1, :-1] = (design * (expected * by_gap**2).sum(axis=1)[:, None]).T @ design
+    information[-1, :-1] = information[:-1, -1] = design.T @ (expected * by_gap * by_tie).sum(axis=1)
+    information[-1, -1] = (expected * by_tie**2).sum()
+    # Shifting all strengths changes nothing, nor does an unused position: pin both directions.
+    information[:size, :size] += 1 / size
+    if not position_bias:
+        information[size, size] += 1.0
+    return gradient, information
 
 
 def _fisher_scoring(
     model: TieModel, design: Floats, counts: Floats, parameters: Floats, size: int, position_bias: bool
 ) -> Floats:
-    games = counts.sum(axis=1)
     loss = _loss(model, design, counts, parameters)
     for _ in range(200):
-        log_p, by_gap, by_tie = _outcomes(model, design @ parameters[:-1], parameters[-1])
-        expected = games[:, None] * np.exp(log_p)
-        gradient = np.r_[design.T @ (counts * by_gap).sum(axis=1), (counts * by_tie).sum()]
-        information = np.empty((size + 2, size + 2))
-        information[:-1, :-1] = (design * (expected * by_gap**2).sum(axis=1)[:, None]).T @ design
-        information[-1, :-1] = information[:-1, -1] = design.T @ (expected * by_gap * by_tie).sum(axis=1)
-        information[-1, -1] = (expected * by_tie**2).sum()
-        # Shifting all strengths changes nothing, nor does an unused position: pin both directions.
-        information[:size, :size] += 1 / size
-        if not position_bias:
-            information[size, size] += 1.0
+        gradient, information = _slopes(model, design, counts, parameters, size, position_bias)
         step = np.linalg.lstsq(information, gradient)[0]
         scale = 1.0
         while (lower := _loss(model, design, counts, parameters + scale * step)) > loss and scale > 1e-10:
