@@ -47,21 +47,21 @@ reward:
   optim: {{learning_rate: 3.0e-4, weight_decay: 0.01, warmup_share: 0.06}}
 ppo:
   algorithm: ppo
-  updates: 36
+  updates: 72
   prompts: 16
   samples: 4
   max_new_tokens: 48
   kl: {{controller: fixed, initial: {kl_coef}}}
   shaping: {{clip: null, missing_eos_ceiling: null}}
   ppo: {{epochs: 2, minibatches: 2, critic: trunk}}
-  evaluate_every: 6
+  evaluate_every: 12
   evaluate_prompts: 64
   keep: last
-  optim: {{learning_rate: 3.0e-4, warmup_share: 0.1, schedule: constant}}
+  optim: {{learning_rate: 1.5e-4, warmup_share: 0.1, schedule: constant}}
 guardian:
-  snapshot_every: 2
+  snapshot_every: 4
   snapshots: 8
-  checks: {{judge: judges.py:check, every: 4, pairs: 20, label_budget: 200}}
+  checks: {{judge: judges.py:check, every: 8, pairs: 20, label_budget: 200}}
 """
 
 JUDGES = '''"""Who answers when the run asks: careful people, not the ones whose votes the reward model learned from."""

@@ -11,6 +11,8 @@ LOST = (0.10, 0.25, 0.50)
 """Shares of its gain that a run may lose."""
 ENOUGH = 0.9
 """Share of the unguarded run's best that a guarded one must keep."""
+ACTS = ("tighten", "roll_back", "stop")
+"""What changes a run because it seems to go wrong."""
 NEEDED = 0.10
 """An act on an honest run was needed where the unguarded run then lost more than this share of its gain."""
 
@@ -69,8 +71,8 @@ def lost_at(row: dict[str, Any], part: float) -> int | None:
 
 
 def first_act(row: dict[str, Any]) -> int | None:
-    """Step of the first rollback or stop of the guarded run; up to there it is the unguarded run to the last bit."""
-    steps = [act["step"] for act in row["on"]["actions"] if act["taken"] and act["action"] in ("roll_back", "stop")]
+    """Step of the first act of the guarded run; up to there it is the unguarded run to the last bit."""
+    steps = [act["step"] for act in row["on"]["actions"] if act["taken"] and act["action"] in ACTS]
     return min(steps, default=None)
 
 

@@ -86,21 +86,21 @@ reward:
   optim: {{learning_rate: 6.0e-4, weight_decay: 0.05, warmup_share: 0.1}}
 ppo:
   algorithm: ppo
-  updates: 40
+  updates: 80
   prompts: 16
   samples: 4
   max_new_tokens: {max_new_tokens}
   kl: {{controller: fixed, initial: {kl_coef}}}
   shaping: {{clip: null, missing_eos_ceiling: null}}
   ppo: {{epochs: 2, minibatches: 2, critic: trunk}}
-  evaluate_every: 8
+  evaluate_every: 16
   evaluate_prompts: 64
   keep: last
-  optim: {{learning_rate: 4.0e-4, warmup_share: 0.1}}
+  optim: {{learning_rate: 2.0e-4, warmup_share: 0.1}}
 guardian:
-  snapshot_every: 2
+  snapshot_every: 4
   snapshots: 8
-  checks: {{judge: judges.py:check, every: 4, pairs: 20, label_budget: 200}}
+  checks: {{judge: judges.py:check, every: 8, pairs: 20, label_budget: 200}}
 """
 
 JUDGES = '''"""Who answers when the run asks: careful people, not the ones whose votes the reward model learned from."""

@@ -14,6 +14,7 @@ from keel.monitor.guardian import (
     ALONE,
     DOUBT,
     HACKING,
+    LIKELY,
     PRIOR,
     SURE_ENOUGH,
     Decision,
@@ -318,3 +319,47 @@ def test_a_run_that_was_rolled_back_needs_less_to_be_believed_in_trouble_again()
 def test_without_any_sign_rollbacks_alone_are_no_evidence():
     assert assess({}, 2).probability < 0.5
     assert not assess({}, 2).doubtful
+
+
+# -- tightening
+
+
+LIKELY_SIGNS = (sign("kl_runaway", 0.9), sign("off_distribution", 0.9))  # log 81 - 3 nats: 80 %
+
+
+def test_likely_trouble_tightens_at_the_second_update_in_a_row_and_once():
+    assert doing(*LIKELY_SIGNS, memory=Memory(likely_updates=1)) is None
+    found = doing(*LIKELY_SIGNS, memory=Memory(likely_updates=2))
+    assert (found.action, found.taken, found.rules) == ("tighten", True, ("kl_runaway", "off_distribution"))
+    assert LIKELY <= found.confidence < SURE_ENOUGH
+    assert doing(*LIKELY_SIGNS, memory=Memory(likely_updates=2, tightened=True)) is None
+    assert doing(*LIKELY_SIGNS, memory=Memory(likely_updates=2, quiet_until=20)) is None
+
+
+def test_certain_trouble_goes_back_though_settings_were_tightened():
+    certain = [sign("kl_runaway"), sign("off_distribution")]
+    assert doing(*certain, memory=Memory(likely_updates=2, tightened=True)).action == "roll_back"
+
+
+def test_tightening_is_advice_where_the_recipe_wants_no_more():
+    found = doing(*LIKELY_SIGNS, config=ADVISES, memory=Memory(likely_updates=2))
+    assert (found.action, found.taken) == ("tighten", False)
+    assert doing(*LIKELY_SIGNS, config=ADVISES, memory=Memory(likely_updates=2, advised_until=20)) is None
+
+
+def test_tightening_changes_what_a_rollback_would_and_the_two_raise_the_kl_coefficient_once():
+    now, actions = Steering(kl_coef=0.05), ActionsConfig(kl_factor=3.0)
+    tighten = doing(*LIKELY_SIGNS, memory=Memory(likely_updates=2))
+    tightened = corrected(now, tighten, actions, 0.0, 10.0)
+    assert tightened == Steering(kl_coef=pytest.approx(0.15))
+    back = doing(sign("kl_runaway"), sign("off_distribution"))
+    assert corrected(tightened, back, actions, 0.0, 10.0, raised_by=3.0).kl_coef == pytest.approx(0.15)
+    # the next trouble is another one
+    assert corrected(tightened, tighten, actions, 0.0, 10.0, raised_by=3.0).kl_coef == pytest.approx(0.45)
+    assert corrected(tightened, back, actions, 0.0, 10.0).kl_coef == pytest.approx(0.45)
+
+
+def test_tightening_sets_the_price_of_what_is_gamed():
+    signs = [sign("length_hacking", 0.9), sign("off_distribution", 0.9)]
+    found = doing(*signs, memory=Memory(likely_updates=2))
+    assert corrected(Steering(kl_coef=0.1), found, ActionsConfig(), 0.0, 10.0).length_penalty == 0.5

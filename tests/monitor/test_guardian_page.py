@@ -46,8 +46,9 @@ def test_the_numbers_of_the_weighing_are_those_of_the_source():
     assert 0.04 < 1 / (1 + exp(-PRIOR)) < 0.06
     assert f"at most log 99 = {MOST:.1f}" in text
     assert f"one sign alone, however loud, reaches {chance(0.99)}" in text
-    assert f"each 95 % sure, reach {chance(0.95, 0.95)}, and the guardian acts at {SURE_ENOUGH:.0%}" in text.replace(
-        f"{SURE_ENOUGH * 100:.0f} %", f"{SURE_ENOUGH:.0%}"
+    assert (
+        f"each 95 % sure, reach {chance(0.95, 0.95)}, and the guardian goes back at {SURE_ENOUGH:.0%}"
+        in text.replace(f"{SURE_ENOUGH * 100:.0f} %", f"{SURE_ENOUGH:.0%}")
     )
     assert f"| `ask_humans` | {DOUBT * 100:.0f} % sure or more" in text
     for rule in ALONE:

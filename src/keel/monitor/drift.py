@@ -7,7 +7,7 @@ import numpy as np
 
 from keel.monitor.bands import is_flat, kl_ladder
 from keel.monitor.history import History, number
-from keel.monitor.reading import SURE, graded, reading, trailing, unknown
+from keel.monitor.reading import RECENT, SURE, graded, reading, trailing, unknown
 from keel.monitor.thresholds import DEFAULT, Thresholds
 from keel.monitor.verdict import Figure, Verdict
 
@@ -54,6 +54,9 @@ def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     figures["earlier_rise"] = fastest if isfinite(fastest) else None
     if level == "ok" or now < thresholds.kl_runaway_ratio * max(before, 0.0) or rise < thresholds.kl_faster * fastest:
         return Verdict("ok", rule, f"{text}.", figures)
+    figures["kl_yield"] = gained = _yield(history, before, rise, window)
+    if gained is not None and gained >= thresholds.kl_yield:
+        return Verdict("ok", rule, f"{text}, and a nat still buys {gained:.1f} times the score it used to.", figures)
     return Verdict(
         level,
         rule,
@@ -63,6 +66,20 @@ def kl_runaway(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         "The reward gained by moving exceeds what the KL costs, more so the further it goes.",
         sure,
     )
+
+
+def _yield(history: History, before: float, rise: float, window: int) -> float | None:
+    """Score gained per nat within the window, over that per nat from the start up to it; None where unknown.
+
+    An honest reward pays less and less for a nat, about as one over the root of the KL, and a run that has only just
+    begun to move pays as much as ever.
+    """
+    scores = history.steps.known("score_mean")
+    if len(scores) < window + 2 or before <= 0:
+        return None
+    earlier, now = float(scores[-window - 2 : -window].mean()), float(scores[-2:].mean())
+    average = (earlier - float(scores[:RECENT].mean())) / before
+    return (now - earlier) / rise / average if average > 0 else None
 
 
 def _onset(history: History, name: str, before: float, now: float) -> int:

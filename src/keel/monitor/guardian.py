@@ -14,14 +14,19 @@ from keel.monitor.rules import FAMILIES
 from keel.monitor.settings import ActionsConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
 
-Action = Literal["lower_kl", "ask_humans", "roll_back", "stop"]
+Action = Literal["tighten", "lower_kl", "ask_humans", "roll_back", "stop"]
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
 RELAPSE = 1.25
 """What each of the first two rollbacks adds to the prior log-odds: what led astray once is still there."""
 SURE_ENOUGH = 0.9
-"""Probability of trouble from which the guardian acts."""
+"""Probability of trouble from which the guardian goes back."""
+LIKELY = 0.5
+"""Probability from which, at two updates in a row, it makes moving dearer and goes on: early where it is right, cheap
+where it is wrong."""
+CALM = 0.4
+"""Probability below which a doubt has passed."""
 DOUBT = 0.3
 """Probability from which it asks judges, where there are some."""
 HACKING = frozenset({"drift", "map", "score", "form", "variety", "people"})
@@ -138,15 +143,19 @@ class Steering:
     learning_rate_factor: float = 1.0
 
 
-def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: float, high: float) -> Steering:
+def corrected(
+    now: Steering, decision: Decision, actions: ActionsConfig, low: float, high: float, raised_by: float = 1.0
+) -> Steering:
     """The settings to go on with after a decision; the KL coefficient stays within [low, high].
 
-    After a rollback the KL coefficient rises, for whatever led the policy astray was reached by moving. Only where
-    answers grew alike and nothing else is wrong does an entropy bonus come first. What is gamed gets its price.
+    With a rollback, and at the first signs, the KL coefficient rises, for whatever leads the policy astray is reached
+    by moving. Only where answers grew alike and nothing else is wrong does an entropy bonus come first. What is gamed
+    gets its price. `raised_by` is the factor by which it was raised since the last rollback: going back is the
+    stronger remedy for the same trouble, so the two factors do not multiply.
     """
     if decision.action == "lower_kl":
         return replace(now, kl_coef=min(max(now.kl_coef / actions.kl_factor, low), high))
-    if decision.action != "roll_back":
+    if decision.action not in ("tighten", "roll_back"):
         return now
     rules, changed = set(decision.rules), now
     if "mode_collapse" in rules:
@@ -154,7 +163,8 @@ def corrected(now: Steering, decision: Decision, actions: ActionsConfig, low: fl
     if "not_finite" in rules:
         changed = replace(changed, learning_rate_factor=now.learning_rate_factor / 2)
     if rules - {"mode_collapse", "not_finite"}:
-        raised = max(now.kl_coef * actions.kl_factor, actions.kl_least)
+        undone = raised_by if decision.action == "roll_back" else 1.0
+        raised = max(now.kl_coef / undone * actions.kl_factor, actions.kl_least)
         changed = replace(changed, kl_coef=max(now.kl_coef, min(max(raised, low), high)))
     if "length_hacking" in rules:
         changed = replace(changed, length_penalty=max(now.length_penalty, actions.length_penalty))
@@ -172,6 +182,12 @@ class Memory:
     rollbacks: int = 0
     quiet_until: int = 0
     """No new change up to this step: what was changed needs time to show."""
+    likely_updates: int = 0
+    """Updates in a row at which trouble was likely; once may be chance."""
+    tightened: bool = False
+    """Settings were tightened, and the doubt behind it has not passed since."""
+    raised_by: float = 1.0
+    """Factor by which the KL coefficient was raised since the last rollback."""
     advised_until: int = 0
     """Advice is not repeated up to this step."""
     asked_until: int = 0
@@ -195,6 +211,10 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
         return None
     if found.probability >= SURE_ENOUGH and step > memory.advised_until:
         return decision("roll_back", found, because(found), taken=False)
+    if memory.likely_updates >= 2 and able.probability >= LIKELY and not memory.tightened:
+        return decision("tighten", able, because(able), taken=True)
+    if memory.likely_updates >= 2 and found.probability >= LIKELY > able.probability and step > memory.advised_until:
+        return decision("tighten", found, because(found), taken=False)
     stalled = heard.get("stalled")
     if stalled is not None and stalled.level == "watch" and memory.rollbacks == 0:
         may = mode_of("stalled", config) == "act"

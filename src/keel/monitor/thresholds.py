@@ -52,6 +52,8 @@ class Thresholds(Config):
     """A rise counts only where the KL is at least so many times what it was."""
     kl_faster: float = Field(1.5, ge=1)
     """And only where it rises so many times faster than it ever did before."""
+    kl_yield: float = Field(0.7, ge=0)
+    """And only where a nat buys less than this share of the score that nats bought before."""
     ref_perplexity_watch: float = Field(0.08, gt=0)
     """Rise of the reference's perplexity on samples above its lowest, as a share, that is worth a look."""
     ref_perplexity_act: float = Field(0.12, gt=0)

@@ -11,6 +11,7 @@ from keel.report.values import number
 
 ACTIONS = {
     # what was done, what was only advised
+    "tighten": ("tightened the settings", "tighten the settings"),
     "lower_kl": ("lowered the KL weight", "lower the KL weight"),
     "ask_humans": ("asked the judges", "ask the judges"),
     "roll_back": ("went back to earlier weights", "go back to earlier weights"),

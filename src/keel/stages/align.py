@@ -267,11 +267,18 @@ class Aligner:
         if decision.action in ("roll_back", "stop") and decision.taken:
             return decision
         before = self.steering()
-        after = corrected(before, decision, guardian.config.actions, self.config.kl.low, self.config.kl.high)
+        after = self.corrected(before, decision)
         if decision.taken:
             self.steer(after)
         guardian.acted(step, decision, asdict(before), asdict(after))
         return decision
+
+    def corrected(self, before: Steering, decision: Decision) -> Steering:
+        """The settings to go on with after a decision."""
+        kl, guardian = self.config.kl, self.guardian
+        return corrected(
+            before, decision, guardian.config.actions, kl.low, kl.high, raised_by=guardian.memory.raised_by
+        )
 
     def ask(self, check: LiveCheck, step: int) -> None:
         """Put pairs before the judges and take in what they have said so far."""
@@ -289,7 +296,7 @@ class Aligner:
         before = self.steering()
         snapshot = self.guardian.healthy_before(step, decision)
         state = self.restore(snapshot)
-        after = corrected(before, decision, self.guardian.config.actions, self.config.kl.low, self.config.kl.high)
+        after = self.corrected(before, decision)
         self.steer(after)
         self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
         self.guardian.went_back(step, snapshot.step)

@@ -6,7 +6,7 @@ from typing import Any
 
 from keel.core.errors import NotFiniteError
 from keel.core.events import Event, plain
-from keel.monitor.guardian import Assessment, Decision, Memory, assess, because, decide, mode_of
+from keel.monitor.guardian import CALM, LIKELY, Assessment, Decision, Memory, assess, because, decide, mode_of
 from keel.monitor.history import History, Series
 from keel.monitor.rules import judged
 from keel.monitor.settings import GuardianConfig
@@ -42,6 +42,9 @@ class Guardian:
         """Read an update, and say what has changed in the verdicts on the run."""
         self.history.steps.add(step, plain(dict(figures)))
         self._read(step)
+        heard = {name: v for name, v in self.verdicts.items() if mode_of(name, self.config) != "silent"}
+        likely = assess(heard, self.memory.rollbacks).probability >= LIKELY
+        self.memory.likely_updates = self.memory.likely_updates + 1 if likely else 0
 
     def _read(self, step: int) -> None:
         self.verdicts = judged(self.history, self.thresholds)
@@ -52,6 +55,8 @@ class Guardian:
                 self.levels[name] = verdict.level
                 self.context.run.verdict(self.context.name, verdict, step=step)
         self.assessment = self._assessed(self.verdicts)
+        if self.assessment.probability < CALM:
+            self.memory.tightened = False
         if not self.in_doubt:
             self.doubted = None
         elif self.doubted is None:
@@ -134,6 +139,9 @@ class Guardian:
             self.memory.advised_until = until
         elif decision.action == "ask_humans":
             self.memory.asked_until = until
+        elif decision.action == "tighten":  # no quiet: what this does not stop must be undone at once
+            self.memory.tightened = True
+            self.memory.raised_by *= after["kl_coef"] / before["kl_coef"] if before["kl_coef"] else 1.0
         else:
             self.memory.quiet_until = until
         self.context.run.progress.say(card(self.context.name, step, decision, before, changed, to_step))
@@ -169,6 +177,7 @@ class Guardian:
     def went_back(self, step: int, to_step: int) -> None:
         """Forget what was after `to_step`; nothing new is decided until there are figures of the new course."""
         self.memory.rollbacks += 1
+        self.memory.likely_updates, self.memory.tightened, self.memory.raised_by = 0, False, 1.0
         self.memory.abandoned.append([to_step, step])
         self.history = self.history.until(to_step)
         self.snapshots.forget_after(to_step)
@@ -224,6 +233,7 @@ def card(
     done = {
         "roll_back": f"went back to step {to_step}",
         "stop": f"stopped, keeping the policy of step {to_step}",
+        "tighten": "tightened the settings",
         "lower_kl": "lowered the KL coefficient",
         "ask_humans": "asked the judges",
     }[decision.action]
