@@ -1,5 +1,6 @@
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from keel.core.config import load_config
 from keel.core.errors import ConfigError, DataError
-from keel.data.dialects import COLUMNS, DIALECTS, Kind
+from keel.data.dialect import Kind
+from keel.data.dialects import COLUMNS, DIALECTS
 from keel.data.formats import (
     DataConfig,
     Format,
@@ -21,9 +23,11 @@ from keel.data.formats import (
     read_demonstrations,
     read_labelled,
     read_prompts,
+    read_rankings,
+    read_ratings,
     write_jsonl,
 )
-from keel.data.records import Comparison, Demonstration, LabelledText, Message, Vote
+from keel.data.records import Comparison, Demonstration, LabelledText, Message, Ranking, Rating, Vote
 
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CHAT = (Message("user", "Hi"),)
@@ -43,6 +47,18 @@ DEMONSTRATIONS: dict[str, tuple[dict[str, Any], Demonstration]] = {
     "alpaca as published": (
         {"instruction": "Add.", "input": "", "output": "3", "text": "Below is ..."},
         Demonstration("Add.", "3"),
+    ),
+    "alpaca with system and history": (
+        {
+            "instruction": "And now?",
+            "input": "",
+            "output": "Hello",
+            "system": "Be kind.",
+            "history": [["Hi", "Hello"]],
+        },
+        Demonstration(
+            (Message("system", "Be kind."), *CHAT, Message("assistant", "Hello"), Message("user", "And now?")), "Hello"
+        ),
     ),
     "text": ({"text": "Once upon a time"}, Demonstration("", "Once upon a time")),
 }
@@ -80,7 +96,132 @@ COMPARISONS: dict[str, tuple[dict[str, Any], Comparison]] = {
         {"prompt": "Hi", "response_a": "Hello", "response_b": "No", "votes": {"ann": "a", "bob": "tie"}},
         Comparison("Hi", "Hello", "No", 0.75, votes=(Vote("ann", "a"), Vote("bob", "tie"))),
     ),
+    "llamafactory_ranking": (
+        {
+            "conversations": [{"from": "human", "value": "Hi"}],
+            "chosen": {"from": "gpt", "value": "Hello"},
+            "rejected": {"from": "gpt", "value": "No"},
+        },
+        Comparison(CHAT, "Hello", "No", 1.0),
+    ),
+    "llamafactory_ranking with a system text": (
+        {
+            "system": "Be kind.",
+            "conversations": [{"from": "human", "value": "Hi"}],
+            "chosen": "Hello",
+            "rejected": "No",
+        },
+        Comparison((Message("system", "Be kind."), *CHAT), "Hello", "No", 1.0),
+    ),
+    "llamafactory_ranking as alpaca": (
+        {"instruction": "Hi", "input": "", "chosen": "Hello", "rejected": "No"},
+        YES,
+    ),
+    "openai_preference": (
+        {
+            "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [ASSISTANT],
+            "non_preferred_output": [{"role": "assistant", "content": "No"}],
+        },
+        Comparison(CHAT, "Hello", "No", 1.0),
+    ),
+    "rewardbench": (
+        {
+            "prompt": "Hi",
+            "chosen": "Hello",
+            "chosen_model": "gpt-4",
+            "rejected": "No",
+            "rejected_model": "alpaca-7b",
+            "subset": "alpacaeval-easy",
+            "id": 0,
+        },
+        replace(YES, models=("gpt-4", "alpaca-7b")),
+    ),
+    "scale": (
+        {
+            "task_id": "t",
+            "threads": [
+                {
+                    "turns": [
+                        {
+                            "messages": [
+                                {"role": "user", "content": {"text": "Hi"}, "source_id": "user"},
+                                {"role": "assistant", "content": {"text": "No"}, "source_id": "model_1"},
+                                {"role": "assistant", "content": {"text": "Hello"}, "source_id": "model_2"},
+                            ],
+                            "annotations": [{"key": "selected_model_id", "value": "model_2"}],
+                        }
+                    ]
+                }
+            ],
+        },
+        Comparison(CHAT, "Hello", "No", 1.0, models=("model_2", "model_1")),
+    ),
+    "surge": (
+        {
+            "id": "s",
+            "project_id": "p",
+            "fields": {"prompt": "Hi", "response_1": "Hello", "response_2": "No"},
+            "responses": [
+                {"data": {"Which is better?": "Response 1", "Why?": "Kinder."}, "worker_id": "ann"},
+                {"data": {"Which is better?": "B is slightly better", "Why?": ""}, "worker_id": "bob"},
+            ],
+        },
+        Comparison("Hi", "Hello", "No", 0.5, votes=(Vote("ann", "a"), Vote("bob", "b", 1.0))),
+    ),
+    "helpsteer": (
+        {"prompt": "Hi", "response_1": "Hello", "response_2": "No", "preference_strength": -2, "split": "train"},
+        Comparison("Hi", "Hello", "No", 1.0, votes=(Vote("overall", "a", 2.0),)),
+    ),
+    "helpsteer of the third edition": (
+        {"domain": "general", "context": [USER], "response1": "Hello", "response2": "No", "overall_preference": 0},
+        Comparison(CHAT, "Hello", "No", 0.5, votes=(Vote("overall", "tie", 0.0),)),
+    ),
     "text_comparison": ({"text_a": "good", "text_b": "bad", "preference": 0.5}, Comparison("", "good", "bad", 0.5)),
+}
+
+
+TWO = ("Hello", "No")
+RATINGS: dict[str, tuple[dict[str, Any], Rating]] = {
+    "unpaired": ({"prompt": "Hi", "completion": "Hello", "label": True}, Rating("Hi", "Hello", True)),
+    "unpaired as chats": (
+        {"prompt": [USER], "completion": [ASSISTANT], "label": False},
+        Rating(CHAT, "Hello", False),
+    ),
+    "unpaired as one chat": ({"messages": [USER, ASSISTANT], "desirable": 1}, Rating(CHAT, "Hello", True)),
+    "llamafactory_kto": (
+        {"instruction": "Hi", "input": "", "output": "Hello", "kto_tag": "false"},
+        Rating("Hi", "Hello", False),
+    ),
+    "llamafactory_kto as ShareGPT": (
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "kto_tag": True},
+        Rating(CHAT, "Hello", True),
+    ),
+    "llamafactory_kto as OpenAI": ({"messages": [USER, ASSISTANT], "kto_tag": True}, Rating(CHAT, "Hello", True)),
+    "llamafactory_kto as its demo": ({"messages": [USER, ASSISTANT], "label": False}, Rating(CHAT, "Hello", False)),
+}
+RANKINGS: dict[str, tuple[dict[str, Any], Ranking]] = {
+    "ranking": ({"prompt": "Hi", "responses": ["Hello", "No"], "scores": [2, 1.5]}, Ranking("Hi", TWO, (2.0, 1.5))),
+    "ranking by ranks": (
+        {"prompt": [USER], "responses": ["Hello", "No"], "ranks": [1, 2]},
+        Ranking(CHAT, TWO, (-1, -2)),
+    ),
+    "ultrafeedback": (
+        {
+            "source": "evol_instruct",
+            "instruction": "Hi",
+            "models": ["alpaca-7b", "gpt-4"],
+            "completions": [
+                {"model": "alpaca-7b", "response": "Hello", "overall_score": 8.5, "fine-grained_score": 4.25},
+                {"model": "gpt-4", "response": "No", "overall_score": "2", "critique": "Short."},
+            ],
+        },
+        Ranking("Hi", TWO, (4.25, 2.0), ("alpaca-7b", "gpt-4")),
+    ),
+    "ultrafeedback as distilabel writes it": (
+        {"instruction": "Hi", "generations": ["Hello", "No"], "ratings": ["5", "3"], "generation_models": ["x", "y"]},
+        Ranking("Hi", TWO, (5.0, 3.0), ("x", "y")),
+    ),
 }
 
 
@@ -113,9 +254,27 @@ def test_comparisons_are_detected_read_and_survive_a_round_trip(tmp_path, name):
     assert read_comparisons(DataConfig(path=str(tmp_path / "b.jsonl"))) == [expected]
 
 
+@pytest.mark.parametrize("name", RATINGS)
+def test_ratings_are_detected_read_and_survive_a_round_trip(tmp_path, name):
+    values, expected = RATINGS[name]
+    assert detect([values]).format == name.split(" ", maxsplit=1)[0]
+    assert read_ratings(lines(tmp_path / "a.jsonl", values)) == [expected]
+    write_jsonl(tmp_path / "b.jsonl", [expected])
+    assert read_ratings(DataConfig(path=str(tmp_path / "b.jsonl"))) == [expected]
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_rankings_are_detected_read_and_survive_a_round_trip(tmp_path, name):
+    values, expected = RANKINGS[name]
+    assert detect([values]).format == name.split(" ", maxsplit=1)[0]
+    assert read_rankings(lines(tmp_path / "a.jsonl", values)) == [expected]
+    write_jsonl(tmp_path / "b.jsonl", [expected])
+    assert read_rankings(DataConfig(path=str(tmp_path / "b.jsonl"))) == [expected]
+
+
 def test_every_format_has_a_fixture_here_and_a_place_in_the_settings():
-    shown = {name.split(" ", maxsplit=1)[0] for name in [*DEMONSTRATIONS, *COMPARISONS]}
-    assert shown | {"prompt_only", "unpaired", "labelled_text"} == {dialect.name for dialect in DIALECTS}
+    shown = {name.split(" ", maxsplit=1)[0] for name in [*DEMONSTRATIONS, *COMPARISONS, *RATINGS, *RANKINGS]}
+    assert shown | {"prompt_only", "labelled_text"} == {dialect.name for dialect in DIALECTS}
     assert set(get_args(Format)) == {dialect.name for dialect in DIALECTS} | {"auto"}
 
 
@@ -316,8 +475,8 @@ def test_a_set_without_the_wanted_kind_says_what_it_has(tmp_path):
     with pytest.raises(DataError, match=r"format prompt_response .*no comparisons; it has demonstrations, prompts"):
         read_comparisons(config)
     config = lines(tmp_path / "b.jsonl", {"messages": [USER, ASSISTANT], "desirable": False})
-    with pytest.raises(DataError, match=r"format unpaired .*no demonstrations"):
-        read_demonstrations(config)
+    with pytest.raises(DataError, match=r"format unpaired .*no comparisons; it has ratings, demonstrations, prompts"):
+        read_comparisons(config)
 
 
 GOOD = {"prompt": "p", "response_a": "x", "response_b": "y", "preference": "a"}

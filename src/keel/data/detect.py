@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keel.core.errors import DataError
-from keel.data.dialects import DIALECTS, Dialect
+from keel.data.dialect import Dialect
+from keel.data.dialects import DIALECTS
 from keel.data.rows import Values
 
 
@@ -46,7 +47,7 @@ def detect(records: Sequence[Values], places: Sequence[str] = ()) -> Detected:
 
 def fitting(values: Values) -> list[str]:
     """Names of the formats that fit one record, those left out whose columns a richer fitting format covers."""
-    fits = [d for d in DIALECTS if all(name in values for name in d.columns) and d.shape(values)]
+    fits = [d for d in DIALECTS if d.fits(values)]
     richest = [d for d in fits if not any(set(d.columns) < set(o.columns) for o in fits)]
     return list(dict.fromkeys(d.name for d in richest))
 

@@ -68,13 +68,44 @@ def number(row: Row, name: str, default: float) -> float:
     found = row.values.get(name)
     if found is None or found == "":
         return default
-    try:
-        result = float(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else math.nan
-    except ValueError:
-        result = math.nan
+    result = _float(found)
     if not (math.isfinite(result) and result >= 0):
         raise wrong_type(row, name, found, "a number of at least 0")
     return result
+
+
+def checked_number(row: Row, name: str, found: Any) -> float:
+    """`found` if it is a finite number or the text of one; `name` says in the error what it was."""
+    result = _float(found)
+    if not math.isfinite(result):
+        raise wrong_type(row, name, found, "a number")
+    return result
+
+
+def _float(found: Any) -> float:
+    try:
+        return float(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else math.nan
+    except ValueError:
+        return math.nan
+
+
+YES_OR_NO: dict[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+"""True and 1 are one key, False and 0 another."""
+
+
+def yes_or_no(row: Row, name: str) -> bool:
+    """The answer in column `name`: true or false, 1 or 0, or one of these as text."""
+    found = value(row, name)
+    key = found.strip().lower() if isinstance(found, str) else found
+    if not isinstance(key, str | int | float) or key not in YES_OR_NO:
+        raise wrong_type(row, name, found, "true or false")
+    return YES_OR_NO[key]
+
+
+def name_of(row: Row, name: str) -> str:
+    """The name in column `name`, "" where there is none."""
+    found = row.values.get(name)
+    return found if isinstance(found, str) else ""
 
 
 def prompt(row: Row, name: str) -> Prompt:
@@ -104,6 +135,12 @@ def messages(row: Row, name: str, found: Any, expected: str = A_CHAT) -> tuple[M
     return tuple(_message(row, f"{name}[{index}]", turn) for index, turn in enumerate(found))
 
 
+def with_system(row: Row, turns: Sequence[Message]) -> tuple[Message, ...]:
+    """`turns` behind the system message of column `system`, where there is one."""
+    system = row.values.get("system")
+    return (Message("system", checked_text(row, "system", system)), *turns) if system else tuple(turns)
+
+
 def is_chat(found: Any) -> bool:
     return isinstance(found, Sequence) and not isinstance(found, str) and all(isinstance(t, Mapping) for t in found)
 
@@ -129,10 +166,12 @@ def _message(row: Row, name: str, turn: Mapping[str, Any]) -> Message:
 
 
 def answer(row: Row, name: str) -> str:
-    """A response: a text, or a chat of one assistant turn."""
+    """A response: a text, a message of the assistant, or a chat of one such message."""
     found = value(row, name)
     if isinstance(found, str):
         return checked_text(row, name, found)
+    if isinstance(found, Mapping):
+        found = [found]
     turns = messages(row, name, found, f"text or {A_CHAT}")
     if len(turns) != 1 or turns[0].role != "assistant":
         roles = ", ".join(turn.role for turn in turns) or "none"
@@ -140,3 +179,17 @@ def answer(row: Row, name: str) -> str:
             row.place, f"{name} is not one turn", f"{name} has the turns {roles}; one assistant turn was expected."
         )
     return turns[0].content
+
+
+def written_prompt(prompt: Prompt) -> str | list[dict[str, str]]:
+    """The value of a prompt column: a text, or messages with role and content."""
+    return prompt if isinstance(prompt, str) else written_chat(prompt)
+
+
+def written_chat(turns: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def written_answer(prompt: Prompt, response: str) -> str | list[dict[str, str]]:
+    """The value of a response column beside `written_prompt`: a text beside a text, a chat beside a chat (TRL)."""
+    return response if isinstance(prompt, str) else written_chat([Message("assistant", response)])

@@ -22,11 +22,15 @@ from keel.core.config import Config
 from keel.core.errors import DataError
 from keel.core.files import atomic_write_text
 from keel.data import hub, rows
+from keel.data.answers import write_labelled, write_prompt, write_prompt_response, write_text, write_unpaired
 from keel.data.convert import converted, distinct
 from keel.data.detect import Detected, detect, fitting
-from keel.data.dialects import COLUMNS, DIALECTS, Dialect, Kind
+from keel.data.dialect import Dialect, Kind
+from keel.data.dialects import COLUMNS, DIALECTS, FORMATS
 from keel.data.labelled import pair_texts
-from keel.data.records import Comparison, Demonstration, LabelledText, Prompt, Record
+from keel.data.pairs import write_comparison, write_text_comparison
+from keel.data.rankings import write_scored
+from keel.data.records import Comparison, Demonstration, LabelledText, Prompt, Ranking, Rating, Record
 from keel.data.rows import RecordError, Row, Rows
 from keel.data.snapshot import read_snapshot, snapshot_at
 
@@ -41,12 +45,21 @@ Format = Literal[
     "text",
     "prompt_only",
     "unpaired",
+    "llamafactory_kto",
+    "labelled_text",
     "preference",
     "preference_implicit",
     "hh",
+    "llamafactory_ranking",
+    "openai_preference",
+    "rewardbench",
     "comparison",
     "text_comparison",
-    "labelled_text",
+    "ranking",
+    "ultrafeedback",
+    "scale",
+    "surge",
+    "helpsteer",
 ]
 
 log = logging.getLogger(__name__)
@@ -124,6 +137,16 @@ def read_prompts(config: DataConfig) -> list[Prompt]:
     return read(config, "prompts").records
 
 
+def read_ratings(config: DataConfig) -> list[Rating]:
+    """Responses with thumbs up or down. A comparison gives two, ties left out."""
+    return read(config, "ratings").records
+
+
+def read_rankings(config: DataConfig) -> list[Ranking]:
+    """Prompts with several scored responses."""
+    return read(config, "rankings").records
+
+
 def read_labelled(config: DataConfig) -> list[LabelledText]:
     """Texts with a yes or no label."""
     return read(config, "labelled texts").records
@@ -165,7 +188,8 @@ def dialect_of(config: DataConfig) -> Dialect:
 def write_jsonl(path: Path, records: Sequence[Record]) -> None:
     """Write records so that the `read_` functions give equal ones back; the file is whole or absent.
 
-    Formats: prompt_response, comparison, prompt_only, labelled_text; without a prompt text and text_comparison.
+    Formats: prompt_response, comparison, unpaired, ranking, prompt_only, labelled_text; without a prompt text and
+    text_comparison.
     """
     lines = [to_values(record) for record in records]
     shapes = {tuple(sorted(fitting(values))) for values in lines}
@@ -178,43 +202,45 @@ def write_jsonl(path: Path, records: Sequence[Record]) -> None:
 def to_values(record: Record) -> dict[str, Any]:
     """A record as the JSON object that `write_jsonl` writes."""
     match record:
-        case Demonstration(prompt, response):
-            return {"prompt": _prompt_values(prompt), "response": response} if prompt else {"text": response}
-        case Comparison(prompt, a, b):
-            texts = {"prompt": _prompt_values(prompt), "response_a": a, "response_b": b}
-            values: dict[str, Any] = texts if prompt else {"text_a": a, "text_b": b}
-            values |= {"preference": float(record.preference), "weight": record.weight, "margin": record.margin}
-            if record.votes:
-                values["votes"] = [
-                    {"rater": vote.rater, "choice": vote.choice, "strength": vote.strength} for vote in record.votes
-                ]
-            return values
-        case LabelledText(text, label):
-            return {"text": text, "label": int(label)}
+        case Demonstration():
+            return (write_prompt_response if record.prompt else write_text)(record)
+        case Comparison():
+            return (write_comparison if record.prompt else write_text_comparison)(record)
+        case Rating():
+            return write_unpaired(record)
+        case Ranking():
+            return write_scored(record)
+        case LabelledText():
+            return write_labelled(record)
         case _:
-            return {"prompt": _prompt_values(record)}
-
-
-def _prompt_values(prompt: Prompt) -> str | list[dict[str, str]]:
-    if isinstance(prompt, str):
-        return prompt
-    return [{"role": message.role, "content": message.content} for message in prompt]
+            return write_prompt(record)
 
 
 def open_rows(config: DataConfig) -> tuple[Dialect, str, Rows]:
     """The dialect, why it is that one, and all rows."""
     found = _renamed(_rows(config), config.columns)
     if config.format != "auto":
-        dialect = next(d for d in DIALECTS if d.name == config.format)
-        return dialect, "as configured", found
+        dialect = FORMATS[config.format]
+        return dialect, "as configured", _unfolded(found, dialect)
     head = list(islice(found, SAMPLE))
     sample = [row for row in head if isinstance(row, Row)]
     if not sample:
         first = next((bad for bad in head if isinstance(bad, RecordError)), None)
         raise first or DataError(f"{config.path} holds no records.")
     detected = detect([row.values for row in sample], [str(row.place) for row in sample])
-    dialect = next(d for d in DIALECTS if d.name == detected.format)
-    return dialect, detected.why, chain(head, found)
+    dialect = FORMATS[detected.format]
+    return dialect, detected.why, _unfolded(chain(head, found), dialect)
+
+
+def _unfolded(found: Rows, dialect: Dialect) -> Rows:
+    if dialect.unfold is None:
+        yield from found
+        return
+    for row in found:
+        try:
+            yield from [row] if isinstance(row, RecordError) else dialect.unfold(row)
+        except RecordError as bad:
+            yield bad
 
 
 def _rows(config: DataConfig) -> Rows:
@@ -251,7 +277,7 @@ def _usable(
         try:
             if isinstance(row, RecordError):
                 raise row
-            yield converted(row, dialect.read(row), kind, config.as_chat)
+            yield from converted(row, dialect.read(row), kind, config.as_chat)
         except RecordError as bad:
             if not bad.harmless and config.on_error == "stop":
                 raise DataError(f"{bad} With on_error: drop such records are left out and counted.") from bad
@@ -277,6 +303,8 @@ __all__ = [
     "read_demonstrations",
     "read_labelled",
     "read_prompts",
+    "read_rankings",
+    "read_ratings",
     "to_values",
     "write_jsonl",
 ]

@@ -1,6 +1,7 @@
 r"""Dialogues as HH-RLHF writes them: one text of turns, "\n\nHuman: ..." and "\n\nAssistant: ..." in turn."""
 
 import re
+from collections.abc import Sequence
 
 from keel.data.records import Message
 
@@ -11,6 +12,17 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 def is_dialogue(text: object) -> bool:
     return isinstance(text, str) and text.startswith(HUMAN) and ASSISTANT in text
+
+
+def is_open_dialogue(text: str) -> bool:
+    """Whether a dialogue ends where the assistant begins to speak."""
+    return is_dialogue(text) and text.endswith(ASSISTANT)
+
+
+def dialogue(turns: Sequence[Message]) -> str:
+    """A chat of user and assistant turns as a dialogue, open for the assistant."""
+    marks = {"user": HUMAN, "assistant": ASSISTANT}
+    return "".join(f"{marks[turn.role]} {turn.content}" for turn in turns) + ASSISTANT
 
 
 def divide(dialogue: str) -> tuple[str, str]:

@@ -54,6 +54,47 @@ class Comparison:
     margin: float = 0.0  # by how much the preferred score should lead, at least 0
     votes: tuple[Vote, ...] = ()
     source: str = field(default="", compare=False)  # "file:line"
+    models: tuple[str, str] = ("", "")  # what wrote a and b; "" where nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Several responses to one prompt and how good each is; `pairs` makes comparisons of it."""
+
+    prompt: Prompt
+    responses: tuple[str, ...]  # at least two, all different
+    scores: tuple[float, ...]  # one a response, higher is better; equal scores are ties
+    models: tuple[str, ...] = ()  # what wrote each response; empty where nobody knows
+    source: str = field(default="", compare=False)  # "file:line"
+
+    def pairs(self) -> tuple[Comparison, ...]:
+        """All k(k - 1)/2 comparisons, the better response as a, ties with preference 0.5.
+
+        They share the prompt, so a split by prompt keeps them on one side.
+        """
+        order = sorted(range(len(self.responses)), key=lambda at: -self.scores[at])
+        return tuple(
+            Comparison(
+                self.prompt,
+                self.responses[one],
+                self.responses[other],
+                1.0 if self.scores[one] > self.scores[other] else 0.5,
+                source=self.source,
+                models=(self.models[one], self.models[other]) if self.models else ("", ""),
+            )
+            for place, one in enumerate(order)
+            for other in order[place + 1 :]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One response with thumbs up or down: unpaired preference, what KTO learns from."""
+
+    prompt: Prompt
+    response: str
+    desirable: bool
+    source: str = field(default="", compare=False)  # "file:line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +106,7 @@ class LabelledText:
     source: str = field(default="", compare=False)  # "file:line"
 
 
-Record: TypeAlias = Demonstration | Comparison | LabelledText | Prompt
+Record: TypeAlias = Demonstration | Comparison | Ranking | Rating | LabelledText | Prompt
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -103,8 +144,10 @@ def record_key(record: Record) -> str:
             return text_key(record.text)
         case Comparison():
             return prompt_key(record.prompt or record.a)
-        case Demonstration():
+        case Demonstration() | Rating():
             return prompt_key(record.prompt or record.response)
+        case Ranking():
+            return prompt_key(record.prompt or record.responses[0])
         case _:
             return prompt_key(record)
 

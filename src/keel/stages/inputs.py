@@ -1,19 +1,18 @@
 """The records of a run: read once, split by prompt, frozen as artifacts with the hash of their content."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
 from keel.core.errors import DataError, GateError
-from keel.data.dialects import Kind
+from keel.data.dialect import Kind
 from keel.data.formats import DataConfig, Reading, read, to_values, write_jsonl
 from keel.data.records import Comparison, Record
 from keel.data.split import split
-from keel.monitor.bands import agreement_gate
-from keel.stages.agreement import agreement_figures
+from keel.stages.agreement import measured_agreement
 from keel.stages.context import Run, StageResult
 from keel.stages.recipe import DataSection, Recipe
 
@@ -80,28 +79,25 @@ def prompt_source(recipe: Recipe) -> DataConfig:
 
 
 def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> dict[str, Any]:
-    """How far the raters agree; nothing when no pair has two votes.
+    """How far the raters agree; nothing when no pair has two votes. `override` is the reason for going on all the same.
 
-    Raises GateError when Krippendorff's alpha is below data.min_agreement.
+    Raises GateError, with the raters and items responsible, when Krippendorff's alpha is below
+    thresholds.agreement_block and data.override_agreement gives no reason.
     """
-    figures = agreement_figures(records)
-    if not figures:
+    found = measured_agreement(records, run.thresholds)
+    if found is None:
         return {}
+    verdict, figures = found.verdict, found.figures
+    reason = recipe.data.override_agreement
+    if verdict.level == "stop" and reason is not None:
+        figures = {**figures, "override": reason}
+        verdict = replace(verdict, message=f"{verdict.message} Trained on all the same: {reason}")
     run.events.append("agreement", stage="data", **figures)
-    alpha, wanted = figures["krippendorff_alpha"], recipe.data.min_agreement
-    verdict = agreement_gate(
-        alpha,
-        figures["krippendorff_alpha_low"],
-        figures["krippendorff_alpha_high"],
-        num_items=figures["num_shared_items"],
-        num_raters=figures["num_raters"],
-        thresholds=run.thresholds,
-    )
     run.verdict("data", verdict)
-    if wanted is not None and alpha is not None and alpha < wanted:
+    if verdict.level == "stop" and reason is None:
         raise GateError(
-            f"{verdict.message} What is trained on it would be confidently wrong. {verdict.remedy} To go on all "
-            f"the same, set data.min_agreement (now {wanted}) lower or to null; the recipe then records it."
+            f"{verdict.message} What is trained on it would be confidently wrong. {verdict.remedy} To go on all the "
+            "same, say why: data.override_agreement. The reason is kept in what is trained and in the report."
         )
     return figures
 
