@@ -7,9 +7,12 @@
 No row knows how it is stored, so whoever decides over rows needs neither SQL nor a database.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from keel.data.records import Choice, Prompt
 from keel.store.settings import ProjectSettings
@@ -392,11 +395,11 @@ class RaterProgress:
 class VoteTable:
     """Current votes as columns of equal length M, ordered by item and user; skips included."""
 
-    item_ids: Sequence[int]
-    user_ids: Sequence[int]
-    choices: Sequence[int]
+    item_ids: NDArray[np.int64]
+    user_ids: NDArray[np.int64]
+    choices: NDArray[np.int64]
     """Codes: places in `CHOICES`."""
-    seconds: Sequence[float]
+    seconds: NDArray[np.float64]
     """nan where nobody measured."""
-    created: Sequence[float]
-    swapped: Sequence[bool]
+    created: NDArray[np.float64]
+    swapped: NDArray[np.bool_]

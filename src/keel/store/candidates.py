@@ -1,0 +1,237 @@
+"""What a rater could be given: short lists found by index, however many items there are.
+
+Items that need votes are looked for from those with the fewest missing downwards, and within a number by priority and
+age. Of each number only a window is looked through for one that this rater has not seen; only where all windows hold
+nothing is the rest searched, and what that search finds beyond its need is remembered for the next time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row, bindparam, exists, select, text
+
+from keel.store import tables
+from keel.store.rows import Candidate, Candidates, Lease, Membership, Project, Purpose, Round
+from keel.store.texts import strings_of
+
+if TYPE_CHECKING:
+    from keel.store.store import Transaction
+
+SLOTS, LEASES, MEMBERS = tables.slots, tables.leases, tables.memberships
+WINDOW = 300
+"""Items with the same number of votes that are looked through before the next number is tried."""
+ENOUGH = 24
+"""Candidates of a purpose."""
+REMEMBERED = 200
+"""Candidates that one long search keeps for the next calls."""
+OPEN = text("slots.kind = 'pair' AND slots.state = 'open'")  # spelled out: only so the partial index is used
+
+SEEN = exists(
+    select(LEASES.c.id).where(
+        LEASES.c.user_id == bindparam("user"),
+        LEASES.c.item_id == SLOTS.c.item_id,
+        LEASES.c.state.in_(("live", "done")),
+    )
+).correlate(SLOTS)
+LEVEL = (
+    select(SLOTS.c.item_id)
+    .where(OPEN, SLOTS.c.project_id == bindparam("project"), SLOTS.c.skills == bindparam("skills"))
+    .where(SLOTS.c.filled == bindparam("filled"))
+    .order_by(SLOTS.c.priority.desc(), SLOTS.c.item_id)
+    .limit(bindparam("window"))
+)
+_window = LEVEL.subquery("looked_through")
+UNSEEN = (
+    select(_window.c.item_id)
+    .where(
+        ~exists(
+            select(LEASES.c.id).where(
+                LEASES.c.user_id == bindparam("user"),
+                LEASES.c.item_id == _window.c.item_id,
+                LEASES.c.state.in_(("live", "done")),
+            )
+        ).correlate(_window)
+    )
+    .limit(bindparam("enough"))
+)
+NEXT_SKILLS = (
+    select(SLOTS.c.skills)
+    .where(OPEN, SLOTS.c.project_id == bindparam("project"), SLOTS.c.skills > bindparam("after"))
+    .order_by(SLOTS.c.skills)
+    .limit(1)
+)
+CHOSEN = select(SLOTS).where(SLOTS.c.item_id.in_(bindparam("items", expanding=True)))
+STILL_OPEN = select(SLOTS.c.item_id).where(
+    OPEN,
+    SLOTS.c.item_id.in_(bindparam("items", expanding=True)),
+    SLOTS.c.filled < bindparam("overlap"),
+    SLOTS.c.skills.in_(bindparam("allowed", expanding=True)),
+    ~SEEN,
+)
+GOLDEN = (
+    select(SLOTS)
+    .where(SLOTS.c.project_id == bindparam("project"), SLOTS.c.kind == "golden", SLOTS.c.state != "removed", ~SEEN)
+    .order_by(SLOTS.c.item_id)
+    .limit(ENOUGH)
+)
+DISPUTED = (
+    select(SLOTS)
+    .where(SLOTS.c.project_id == bindparam("project"), SLOTS.c.kind == "pair")
+    .where(SLOTS.c.state.in_(("disputed", "parked")), ~SEEN)
+    .order_by(SLOTS.c.item_id)
+    .limit(ENOUGH)
+)
+_again = LEASES.alias("again")
+OWN = (
+    select(LEASES.c.id, LEASES.c.item_id, LEASES.c.swapped)
+    .where(LEASES.c.user_id == bindparam("user"), LEASES.c.project_id == bindparam("project"))
+    .where(LEASES.c.purpose == "judge", LEASES.c.state == "done")
+    .order_by(LEASES.c.id.desc())
+)
+REPEATABLE = (
+    OWN.join(SLOTS, SLOTS.c.item_id == LEASES.c.item_id)
+    .add_columns(SLOTS.c.skills, SLOTS.c.priority)
+    .where(LEASES.c.id <= bindparam("last"), SLOTS.c.kind == "pair", SLOTS.c.removed.is_(None))
+    .where(
+        ~exists(
+            select(_again.c.id).where(
+                _again.c.user_id == LEASES.c.user_id,
+                _again.c.item_id == LEASES.c.item_id,
+                _again.c.purpose == "repeat",
+                _again.c.state.in_(("live", "done")),
+            )
+        )
+    )
+    .limit(ENOUGH)
+)
+IN_ROUND = select(LEASES.c.item_id).where(
+    LEASES.c.round_key == bindparam("round"),
+    LEASES.c.user_id == bindparam("user"),
+    LEASES.c.state.in_(("live", "done")),
+    text("leases.round_key > 0"),
+)
+GIVEN = select(
+    MEMBERS.c.n_judge, MEMBERS.c.n_calibration, MEMBERS.c.n_golden, MEMBERS.c.n_repeat, MEMBERS.c.n_adjudicate
+).where(MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
+
+
+def gather(tx: "Transaction", project: Project, member: Membership, held: Sequence[Lease], now: float) -> Candidates:
+    """The candidates for one rater; only those that the state of the project allows."""
+    key = {"project": project.id, "user": member.user_id}
+    is_open = project.state == "open"
+    row = tx.rows(GIVEN, key)[0]
+    current = _round(tx, project, member)
+    senior = member.role in {"senior", "lead"} and project.settings.adjudicate
+    return Candidates(
+        project=project,
+        member=member,
+        now=now,
+        open=_open(tx, project, member) if is_open else (),
+        golden=_plain(tx.rows(GOLDEN, key), member) if is_open and project.settings.golden_share else (),
+        repeats=_repeats(tx, key, project.settings.repeat_after) if is_open and project.settings.repeat_share else (),
+        disputes=_plain(tx.rows(DISPUTED, key), member) if is_open and senior else (),
+        calibration=() if current is None else _calibration(tx, current, member),
+        round=current,
+        given={
+            "judge": row.n_judge,
+            "calibration": row.n_calibration,
+            "golden": row.n_golden,
+            "repeat": row.n_repeat,
+            "adjudicate": row.n_adjudicate,
+        },
+        in_view=tuple(lease.item_id for lease in held),
+    )
+
+
+def _open(tx: "Transaction", project: Project, member: Membership) -> tuple[Candidate, ...]:
+    allowed = _allowed(tx, project.id, member)
+    if not allowed:
+        return ()
+    overlap = project.settings.overlap
+    found: list[int] = []
+    for window in (WINDOW, 1 << 40):
+        for filled in range(overlap - 1, -1, -1):
+            for skills in allowed:
+                values = {"project": project.id, "user": member.user_id, "skills": skills, "filled": filled}
+                enough = ENOUGH if window == WINDOW else REMEMBERED
+                found += [row[0] for row in tx.rows(UNSEEN, {**values, "window": window, "enough": enough})]
+            if len(found) >= ENOUGH:
+                break
+        if found:
+            break
+        if window == WINDOW and (found := _remembered(tx, project, member, allowed)):
+            break
+    if len(found) > ENOUGH:
+        tx.hints[project.id, member.user_id] = found[ENOUGH:]
+    return _ordered(tx, found[:ENOUGH], overlap)
+
+
+def _remembered(tx: "Transaction", project: Project, member: Membership, allowed: Sequence[str]) -> list[int]:
+    """What an earlier long search left over, as far as it is still open to this rater."""
+    items = tx.hints.pop((project.id, member.user_id), [])
+    if not items:
+        return []
+    values = {"items": items, "user": member.user_id, "overlap": project.settings.overlap, "allowed": allowed}
+    still = {row[0] for row in tx.rows(STILL_OPEN, values)}
+    return [item for item in items if item in still]
+
+
+def _allowed(tx: "Transaction", project_id: int, member: Membership) -> list[str]:
+    """The combinations of skills among open items that the rater has all of."""
+    allowed, after = [], ""
+    while row := tx.first(NEXT_SKILLS, {"project": project_id, "after": after}):
+        after = row[0]
+        if set(strings_of(after)) <= set(member.skills):
+            allowed.append(after)
+    return allowed
+
+
+def _ordered(tx: "Transaction", items: Sequence[int], overlap: int) -> tuple[Candidate, ...]:
+    rows = tx.rows(CHOSEN, {"items": items}) if items else []
+    rows = sorted(rows, key=lambda row: (-row.filled, -row.priority, row.item_id))
+    return tuple(_candidate(row, missing=overlap - row.filled) for row in rows)
+
+
+def _plain(rows: Sequence[Row], member: Membership) -> tuple[Candidate, ...]:
+    candidates = (_candidate(row) for row in rows)
+    return tuple(candidate for candidate in candidates if set(candidate.skills) <= set(member.skills))
+
+
+def _repeats(tx: "Transaction", key: Mapping[str, int], repeat_after: int) -> tuple[Candidate, ...]:
+    far = tx.first(OWN.offset(repeat_after).limit(1), key)
+    if far is None:
+        return ()
+    rows = tx.rows(REPEATABLE, {**key, "last": far.id})
+    return tuple(_candidate(row, swapped_before=bool(row.swapped)) for row in rows)
+
+
+def _calibration(tx: "Transaction", current: Round, member: Membership) -> tuple[Candidate, ...]:
+    done = {row[0] for row in tx.rows(IN_ROUND, {"round": current.id, "user": member.user_id})}
+    waiting = [item_id for item_id in current.item_ids if item_id not in done]
+    rows = {row.item_id: row for row in tx.rows(CHOSEN, {"items": waiting})} if waiting else {}
+    in_order = (rows[item_id] for item_id in waiting if item_id in rows)
+    return tuple(_candidate(row) for row in in_order if row.removed is None)
+
+
+def _round(tx: "Transaction", project: Project, member: Membership) -> Round | None:
+    """The round that this rater has to judge, if any."""
+    if project.state == "calibrating":
+        return tx.rounds.current(project.id)
+    if project.state == "open" and member.unlocked_round is None:
+        return tx.rounds.newest_passed(project.id)
+    return None
+
+
+def _candidate(row: Row, missing: int = 0, swapped_before: bool | None = None) -> Candidate:
+    return Candidate(
+        item_id=row.item_id,
+        skills=strings_of(row.skills),
+        priority=row.priority,
+        missing=missing,
+        swapped_before=swapped_before,
+    )
+
+
+def purpose_column(purpose: Purpose) -> Any:
+    """The column of `memberships` that counts what a rater was given for a purpose."""
+    return MEMBERS.c[f"n_{purpose}"]

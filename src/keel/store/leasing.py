@@ -1,0 +1,175 @@
+"""Who has what on the screen, and until when."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Row, insert, select, update
+
+from keel.core.errors import AccessError
+from keel.store import tables
+from keel.store.candidates import gather, purpose_column
+from keel.store.rows import Candidates, Lease, Membership, Picked, Project, Purpose
+from keel.store.slots import count, slot_of
+
+if TYPE_CHECKING:
+    from keel.store.store import Transaction
+
+LEASES, MEMBERS = tables.leases, tables.memberships
+MAX_AHEAD = 4
+"""Items that a rater may hold besides the one on the screen."""
+
+
+class Leasing:
+    def __init__(self, tx: "Transaction") -> None:
+        self._tx = tx
+
+    def lease(
+        self,
+        project_id: int,
+        user_id: int,
+        choose: Callable[[Candidates], Picked | None],
+        now: float,
+        ahead: int = 0,
+    ) -> Lease | None:
+        """What the rater judges next: the one held at place `ahead` (0 the oldest), or a new one that `choose` picks.
+
+        Asking again gives the same lease. None where the project is not being judged or nothing waits for this rater.
+        `choose` runs inside the transaction: it must only compute. AccessError for somebody who may not judge here.
+        """
+        self._tx.lock(project_id)
+        now = self._tx.at(now)
+        project, member = self._tx.projects.get(project_id), self._rater(project_id, user_id)
+        self._expire(project, now)
+        held = self.held(project_id, user_id)
+        if len(held) > min(ahead, MAX_AHEAD):
+            return held[max(0, min(ahead, MAX_AHEAD))]
+        if project.state not in {"calibrating", "open"}:
+            return None
+        candidates = gather(self._tx, project, member, held, now)
+        pick = choose(candidates)
+        if pick is None:
+            return None
+        _must_be_offered(candidates, pick)
+        round_id = candidates.round.id if candidates.round and pick.purpose == "calibration" else None
+        return self._give(project, user_id, pick, round_id, now)
+
+    def get(self, lease_id: int) -> Lease:
+        query = select(LEASES).where(LEASES.c.id == lease_id)
+        return lease_of(self._tx.one(query, f"There is no lease {lease_id}."))
+
+    def held(self, project_id: int, user_id: int) -> list[Lease]:
+        """Leases that run, or that nobody has noticed yet to be over, in the order they were given."""
+        query = select(LEASES).where(LEASES.c.user_id == user_id, LEASES.c.project_id == project_id)
+        mine = query.where(LEASES.c.state == "live").order_by(LEASES.c.leased, LEASES.c.id)
+        return [lease_of(row) for row in self._tx.rows(mine)]
+
+    def live(self, project_id: int, user_id: int, now: float) -> list[Lease]:
+        """Leases that run now, in the order they were given."""
+        return [lease for lease in self.held(project_id, user_id) if lease.expires > now]
+
+    def release(self, lease_id: int, user_id: int) -> None:
+        """Give an item back unjudged; nothing happens where the lease is over already."""
+        lease = self._own_lease(lease_id, user_id)
+        self._tx.lock(lease.project_id)
+        self._end([lease for lease in [self.get(lease_id)] if lease.state == "live"], "released")
+
+    def release_all(self, project_id: int, user_id: int) -> None:
+        """Give back whatever a rater holds."""
+        self._tx.lock(project_id)
+        self._end(self.held(project_id, user_id), "released")
+
+    def release_item(self, item_id: int) -> None:
+        """Take an item back from whoever holds it."""
+        self._release_where(LEASES.c.item_id == item_id)
+
+    def release_round(self, round_id: int) -> None:
+        """Take a round's items back from whoever holds them."""
+        self._release_where(LEASES.c.round_key == round_id)
+
+    def _release_where(self, condition: ColumnElement[bool]) -> None:
+        rows = self._tx.rows(select(LEASES).where(condition, LEASES.c.state == "live"))
+        self._end([lease_of(row) for row in rows], "released")
+
+    def _give(self, project: Project, user_id: int, pick: Picked, round_id: int | None, now: float) -> Lease:
+        key = {"user_id": user_id, "item_id": pick.item_id, "purpose": pick.purpose, "round_key": round_id or 0}
+        values = {
+            "swapped": pick.swapped,
+            "guide_version": project.guide_version,
+            "leased": now,
+            "expires": now + project.settings.lease_seconds,
+            "state": "live",
+        }
+        where = [LEASES.c[name] == value for name, value in key.items()]
+        known = self._tx.first(select(LEASES.c.id).where(*where))
+        if known is None:
+            number = self._tx.insert(insert(LEASES), {**key, **values, "project_id": project.id})
+        else:  # given out before and not judged: the same lease runs again
+            number = known.id
+            self._tx.run(update(LEASES).where(LEASES.c.id == number).values(**values))
+        self._count(project, pick.item_id, user_id, pick.purpose, 1)
+        return self.get(number)
+
+    def _expire(self, project: Project, now: float) -> None:
+        query = select(LEASES).where(LEASES.c.project_id == project.id, LEASES.c.expires <= now)
+        self._end([lease_of(row) for row in self._tx.rows(query.where(LEASES.c.state == "live"))], "expired")
+
+    def _end(self, leases: Iterable[Lease], state: str) -> None:
+        for lease in leases:
+            self._tx.run(update(LEASES).where(LEASES.c.id == lease.id).values(state=state))
+            project = self._tx.projects.get(lease.project_id)
+            self._count(project, lease.item_id, lease.user_id, lease.purpose, -1)
+
+    def _count(self, project: Project, item_id: int, user_id: int, purpose: Purpose, step: int) -> None:
+        """One lease more or less, for the item and for the rater."""
+        if purpose == "judge":
+            count(self._tx, slot_of(self._tx, item_id), project.settings.overlap, live=step)
+        self._count_given(project.id, user_id, purpose, step)
+
+    def _count_given(self, project_id: int, user_id: int, purpose: Purpose, step: int) -> None:
+        column = purpose_column(purpose)
+        query = update(MEMBERS).where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id)
+        self._tx.run(query.values({column: column + step}))
+
+    def _rater(self, project_id: int, user_id: int) -> Membership:
+        member = self._tx.people.membership(project_id, user_id)
+        if member is None or not member.active:
+            raise AccessError("You are not in this project. Ask its lead for an invite link.")
+        if member.role == "viewer":
+            raise AccessError("As a viewer you may look but not judge. Ask the project's lead for the role rater.")
+        return member
+
+    def _own_lease(self, lease_id: int, user_id: int) -> Lease:
+        lease = self.get(lease_id)
+        if lease.user_id != user_id:
+            raise AccessError(f"Lease {lease_id} is another rater's. Ask for an item of your own.")
+        return lease
+
+
+def lease_of(row: Row) -> Lease:
+    """A row of `leases`."""
+    return Lease(
+        id=row.id,
+        project_id=row.project_id,
+        item_id=row.item_id,
+        user_id=row.user_id,
+        purpose=row.purpose,
+        swapped=row.swapped,
+        guide_version=row.guide_version,
+        round_id=row.round_key or None,
+        leased=row.leased,
+        expires=row.expires,
+        state=row.state,
+        judgment_id=row.judgment_id,
+    )
+
+
+def _must_be_offered(candidates: Candidates, pick: Picked) -> None:
+    offered = {
+        "judge": candidates.open,
+        "golden": candidates.golden,
+        "repeat": candidates.repeats,
+        "adjudicate": candidates.disputes,
+        "calibration": candidates.calibration,
+    }[pick.purpose]
+    if all(pick.item_id != candidate.item_id for candidate in offered):
+        raise ValueError(f"choose picked item {pick.item_id} for {pick.purpose!r}, which is not among the candidates")

@@ -1,0 +1,93 @@
+"""How an item stands: its votes, the leases that run on it, and the state that follows.
+
+Of the purpose `judge`, current votes plus running leases never exceed the project's overlap: `filled` is their sum.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row, func, select, update
+
+from keel.store import tables
+from keel.store.rows import ItemState, Said
+
+if TYPE_CHECKING:
+    from keel.store.store import Transaction
+
+SLOTS, PROJECTS = tables.slots, tables.projects
+COUNTER: Mapping[str, str] = {
+    "a": "votes_a",
+    "b": "votes_b",
+    "tie": "votes_tie",
+    "both_bad": "votes_bad",
+    "skip": "skips",
+}
+ANSWERS = ("votes_a", "votes_b", "votes_tie", "votes_bad")
+COUNTERS = (*ANSWERS, "votes", "skips", "flags", "live", "filled")
+
+
+def state_of(slot: Mapping[str, Any], overlap: int) -> ItemState:
+    """The state of an item, from its counters; `ItemState` says what each means."""
+    if slot["removed"] is not None:
+        return "removed"
+    if slot["settled"] is not None:
+        return "settled"
+    if slot["votes"] >= overlap:
+        return "complete" if 2 * max(slot[answer] for answer in ANSWERS) > slot["votes"] else "disputed"
+    # one rater's skip never takes a pair from all others, even where one vote is enough
+    return "parked" if slot["skips"] >= max(overlap, 2) else "open"
+
+
+def slot_of(tx: "Transaction", item_id: int) -> Row:
+    return tx.one(select(SLOTS).where(SLOTS.c.item_id == item_id), f"There is no item {item_id}.")
+
+
+def count(
+    tx: "Transaction",
+    slot: Row,
+    overlap: int,
+    *,
+    live: int = 0,
+    before: Said | None = None,
+    after: Said | None = None,
+    flags: int = 0,
+) -> None:
+    """Write the counters after a judgment went from `before` to `after` (None: no judgment that counts)."""
+    new = slot._asdict()
+    for said, step in ((before, -1), (after, 1)):
+        if said in COUNTER:
+            new[COUNTER[said]] += step
+    new["live"] += live
+    new["flags"] += flags
+    write(tx, slot, new, overlap)
+
+
+def write(tx: "Transaction", slot: Row, new: dict[str, Any], overlap: int) -> None:
+    """Store what differs from `slot`, with the sums and the state that follow."""
+    new["votes"] = sum(new[answer] for answer in ANSWERS)
+    new["filled"] = new["votes"] + new["live"]
+    new["state"] = state_of(new, overlap)
+    old = slot._asdict()
+    changes = {name: value for name, value in new.items() if value != old[name]}
+    if changes:
+        tx.run(update(SLOTS).where(SLOTS.c.item_id == slot.item_id).values(**changes))
+    if "kind" in changes or "removed" in changes:
+        recount_project(tx, slot.project_id)
+    elif slot.kind == "pair" and new["removed"] is None and "votes" in changes:
+        more = new["votes"] - slot.votes
+        tx.run(update(PROJECTS).where(PROJECTS.c.id == slot.project_id).values(votes=PROJECTS.c.votes + more))
+
+
+def recount_project(tx: "Transaction", project_id: int) -> None:
+    """Count the project's pairs and their votes anew."""
+    pairs = (SLOTS.c.project_id == project_id) & (SLOTS.c.kind == "pair") & (SLOTS.c.removed.is_(None))
+    ((num_pairs, votes),) = tx.rows(select(func.count(), func.coalesce(func.sum(SLOTS.c.votes), 0)).where(pairs))
+    tx.run(update(PROJECTS).where(PROJECTS.c.id == project_id).values(pairs=num_pairs, votes=votes))
+
+
+def restate(tx: "Transaction", project_id: int, overlap: int) -> None:
+    """Bring the states of all items to a new overlap."""
+    for slot in tx.rows(select(SLOTS).where(SLOTS.c.project_id == project_id)):
+        state = state_of(slot._asdict(), overlap)
+        if state != slot.state:
+            tx.run(update(SLOTS).where(SLOTS.c.item_id == slot.item_id).values(state=state))

@@ -1,0 +1,137 @@
+"""What was said, read back: the judgments that count, and how far a project is."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Select, func, select
+
+from keel.store import tables
+from keel.store.candidates import purpose_column
+from keel.store.judging import Judging, judgment_of
+from keel.store.rows import CHOICES, PURPOSES, Judgment, Progress, Purpose, RaterProgress, VoteTable
+
+if TYPE_CHECKING:
+    from keel.store.store import Transaction
+
+JUDGMENTS, LEASES, SLOTS = tables.judgments, tables.leases, tables.slots
+MEMBERS, PROJECTS = tables.memberships, tables.projects
+BATCH = 5_000
+
+
+class Work(Judging):
+    """Leases, judgments, and what they come to."""
+
+    def __init__(self, tx: "Transaction") -> None:
+        super().__init__(tx)
+
+    def own(self, project_id: int, user_id: int, limit: int = 50) -> list[Judgment]:
+        """The rater's newest judgments that count, whatever their purpose."""
+        query = _current(project_id, PURPOSES).where(LEASES.c.user_id == user_id)
+        return [judgment_of(row) for row in self._tx.rows(query.order_by(JUDGMENTS.c.id.desc()).limit(limit))]
+
+    def votes(
+        self,
+        project_id: int,
+        purposes: Sequence[Purpose] = ("judge",),
+        *,
+        guide_version: int | None = None,
+        round_id: int | None = None,
+        user_id: int | None = None,
+        item_ids: Sequence[int] | None = None,
+    ) -> list[Judgment]:
+        """The judgments that count, skips included, by item and time. Those on removed items are left out."""
+        query = _current(project_id, purposes)
+        for column, value in (
+            (JUDGMENTS.c.guide_version, guide_version),
+            (JUDGMENTS.c.round_id, round_id),
+            (JUDGMENTS.c.user_id, user_id),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if item_ids is not None:
+            query = query.where(JUDGMENTS.c.item_id.in_(item_ids))
+        return [judgment_of(row) for row in self._tx.rows(query.order_by(JUDGMENTS.c.item_id, JUDGMENTS.c.id))]
+
+    def votes_table(self, project_id: int, purposes: Sequence[Purpose] = ("judge",)) -> VoteTable:
+        """The same as columns, for statistics over many."""
+        columns = [JUDGMENTS.c[name] for name in ("item_id", "user_id", "choice", "seconds", "created", "swapped")]
+        query = _current(project_id, purposes).with_only_columns(*columns)
+        rows = self._tx.rows(query.order_by(JUDGMENTS.c.item_id, JUDGMENTS.c.user_id))
+        codes = {choice: code for code, choice in enumerate(CHOICES)}
+        items, users, choices, seconds, created, swapped = zip(*rows, strict=True) if rows else ((),) * 6
+        return VoteTable(
+            item_ids=np.array(items, dtype=np.int64),
+            user_ids=np.array(users, dtype=np.int64),
+            choices=np.array([codes[choice] for choice in choices], dtype=np.int64),
+            seconds=np.array([np.nan if value is None else value for value in seconds], dtype=np.float64),
+            created=np.array(created, dtype=np.float64),
+            swapped=np.array(swapped, dtype=np.bool_),
+        )
+
+    def history(self, project_id: int) -> Iterator[Judgment]:
+        """Every row ever appended, withdrawn ones and changes of mind included, oldest first."""
+        last = 0
+        query = select(JUDGMENTS).where(JUDGMENTS.c.project_id == project_id).order_by(JUDGMENTS.c.id).limit(BATCH)
+        while rows := self._tx.rows(query.where(JUDGMENTS.c.id > last)):
+            last = rows[-1].id
+            yield from map(judgment_of, rows)
+
+    def progress(self, project_id: int) -> Progress:
+        project = self._tx.projects.get(project_id)
+        row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project_id))[0]
+        golden = sum(self._tx.items.counts(project_id, "golden").values())
+        removed = self._tx.items.counts(project_id, "golden")["removed"]
+        flagged = select(func.count()).select_from(SLOTS).where(SLOTS.c.project_id == project_id, SLOTS.c.flags > 0)
+        return Progress(
+            items=self._tx.items.counts(project_id),
+            golden=golden - removed,
+            votes=row.votes,
+            votes_wanted=row.pairs * project.settings.overlap,
+            flagged=self._tx.rows(flagged.where(SLOTS.c.removed.is_(None)))[0][0],
+            raters=self._done(project_id),
+        )
+
+    def rater_progress(self, project_id: int, user_id: int, since: float) -> RaterProgress:
+        """`since` begins the rater's day, in UTC seconds."""
+        project = self._tx.projects.get(project_id)
+        member = self._tx.people.membership(project_id, user_id)
+        done = self._done(project_id, user_id).get(user_id, {})
+        counted = (JUDGMENTS.c.user_id == user_id, JUDGMENTS.c.project_id == project_id, JUDGMENTS.c.created >= since)
+        today = select(func.count(func.distinct(JUDGMENTS.c.lease_id))).where(*counted)
+        row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project_id))[0]
+        left = 0
+        if project.state == "open" and member is not None and member.active:
+            missing = max(0, row.pairs * project.settings.overlap - row.votes)
+            left = max(0, min(row.pairs - done.get("judge", 0), missing))
+        elif project.state == "calibrating":
+            current = self._tx.rounds.current(project_id)
+            left = 0 if current is None else len(current.item_ids) - self._tx.rounds.num_judged(current.id, user_id)
+        return RaterProgress(done=sum(done.values()), left=left, today=self._tx.rows(today)[0][0])
+
+    def _done(self, project_id: int, user_id: int | None = None) -> dict[int, dict[Purpose, int]]:
+        """Items judged by each member, by purpose: what was given less what is still held."""
+        given = select(MEMBERS).where(MEMBERS.c.project_id == project_id)
+        held = (
+            select(LEASES.c.user_id, LEASES.c.purpose, func.count())
+            .where(LEASES.c.project_id == project_id, LEASES.c.state == "live")
+            .group_by(LEASES.c.user_id, LEASES.c.purpose)
+        )
+        if user_id is not None:
+            given, held = given.where(MEMBERS.c.user_id == user_id), held.where(LEASES.c.user_id == user_id)
+        done: dict[int, dict[Purpose, int]] = {
+            row.user_id: {purpose: row._mapping[purpose_column(purpose)] for purpose in PURPOSES}
+            for row in self._tx.rows(given)
+        }
+        for holder, purpose, number in self._tx.rows(held):
+            done[holder][purpose] -= number
+        return done
+
+
+def _current(project_id: int, purposes: Sequence[Purpose]) -> Select[Any]:
+    return (
+        select(JUDGMENTS)
+        .join(LEASES, LEASES.c.judgment_id == JUDGMENTS.c.id)
+        .join(SLOTS, SLOTS.c.item_id == LEASES.c.item_id)
+        .where(LEASES.c.project_id == project_id, LEASES.c.purpose.in_(purposes), SLOTS.c.removed.is_(None))
+    )
