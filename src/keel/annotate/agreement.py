@@ -147,8 +147,8 @@ def kappa_with_others(table: Table) -> list[Estimate]:
     """Each rater's kappa with all others, quadratic weights; every pair of votes on the same item counts.
 
     The interval is the sandwich estimate with items as clusters: a rater's many pairs on one item are no evidence of
-    their own. In simulations it covers the truth in 88 to 93 % with 30 items a rater, in 91 to 96 % with 120 to 300. nan
-    where the rater shares no item, or all votes say the same.
+    their own. In simulations it covers the truth in 88 to 93 % with 30 items a rater, in 91 to 96 % with 120 to 300.
+    nan where the rater shares no item, or all votes say the same.
     """
     counts = np.stack([(table.votes == code).sum(axis=1) for code in range(3)], axis=1).astype(np.float64)  # [N, 3]
     return [_one_with_others(table.votes[:, column], counts) for column in range(len(table.raters))]
