@@ -137,28 +137,3 @@ def test_data_show_takes_a_format_and_columns(tmp_path, capsys):
     assert "write keel's name, =, the file's own" in capsys.readouterr().err
     assert main(["data", "show", str(path), "--format", "promt_only"]) == 2
     assert "Did you mean 'prompt_only'?" in capsys.readouterr().err
-
-
-def test_data_agreement_prints_measures_raters_and_a_verdict(votes_file, capsys):
-    assert main(["data", "agreement", str(votes_file)]) == 0
-    output, error = capsys.readouterr()
-    assert "20 items, 20 with two votes or more, 3 raters, 60 votes" in output
-    for name in ("agreement", "Fleiss' kappa", "Krippendorff's alpha", "interval"):
-        assert name in output
-    assert output.index("cyd") < output.index("ann")  # least agreeing first
-    assert "Next: " in error
-
-
-def test_data_agreement_as_json_holds_every_figure(votes_file, capsys):
-    assert main(["data", "agreement", str(votes_file), "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["num_raters"] == 3
-    assert {"krippendorff_alpha", "fleiss_kappa_low", "pairwise_agreement_high"} <= set(figures)
-    assert [rater["rater"] for rater in figures["raters"]] == ["ann", "bob", "cyd"]
-
-
-def test_data_agreement_needs_votes(tmp_path, capsys):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps({"prompt": "p", "chosen": "x", "rejected": "y"}) + "\n")
-    assert main(["data", "agreement", str(path)]) == 2
-    assert "no record has votes of two raters" in capsys.readouterr().err

@@ -16,11 +16,14 @@ WORDS: dict[str, Choice] = {
     "response_a": "a",
     "response_b": "b",
     "tie": "tie",
+    "tie (inconsistent)": "tie",
     "both_bad": "both_bad",
     "tie (bothbad)": "both_bad",
     "skip": "skip",
 }
-"""Words for a verdict, in any case. The last row but one is how Chatbot Arena writes it."""
+"""Words for a verdict, in any case. "tie (bothbad)" is how Chatbot Arena writes it, "tie (inconsistent)" how MT-Bench
+writes a judge that changed its mind when the sides were swapped.
+"""
 
 SHARE: dict[Choice, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
 """How a choice counts towards "a is better"; a skip does not count."""

@@ -113,18 +113,15 @@ def _flags(accuracy: Estimate, consistency: Estimate, bias: Estimate, p_value: f
     if abs(bias.value) >= MAX_BIAS and p_value < 0.01:
         side = "first" if bias.value > 0 else "second"
         found.append(
-            f"position bias: it favours the answer shown {side} (by {100 * abs(bias.value):.0f} points; "
-            f"{100 * bias.level:g} % interval {100 * bias.low:+.0f} to {100 * bias.high:+.0f})"
+            f"favours the answer shown {side}, by {100 * abs(bias.value):.0f} points "
+            f"({100 * bias.low:+.0f} to {100 * bias.high:+.0f})"
         )
     if consistency.high < MIN_CONSISTENCY:
-        found.append(
-            f"not consistent: it says the same in both orders on {consistency.value:.0%} of the pairs "
-            f"(at most {consistency.high:.0%}; a coin reaches 50%)"
-        )
+        found.append(f"same verdict in both orders on only {100 * consistency.value:.0f} % of the pairs (a coin: 50 %)")
     if accuracy.high < 0.5:
-        found.append(f"worse than a coin: right {accuracy.value:.0%} (at most {accuracy.high:.0%})")
+        found.append(f"worse than a coin (right {100 * accuracy.value:.0f} %)")
     elif accuracy.low <= 0.5:
-        found.append(f"no better than a coin: right {accuracy.value:.0%} (interval reaches {accuracy.low:.0%})")
+        found.append(f"no better than a coin (right {100 * accuracy.value:.0f} %)")
     return tuple(found)
 
 
