@@ -41,7 +41,7 @@ SHORT_DEMO = (
     "rounds.first_comparisons=300",
     "ppo.updates=6",
     "ppo.evaluate_every=6",
-    "data.min_agreement=null",
+    "data.override_agreement=planted raters are meant to be bad",
     "reward.best_of=0",
     "evaluate.prompts=8",
 )

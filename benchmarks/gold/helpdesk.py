@@ -36,7 +36,7 @@ threads: 1
 data:
   prompts: {{path: {desk}/questions.jsonl, holdout: 0.1}}
   comparisons: {{path: comparisons.jsonl, holdout: 0.1}}
-  min_agreement: null
+  override_agreement: planted raters, agreement is not the question
   max_tokens: 96
 reward:
   form: hybrid

@@ -75,7 +75,7 @@ threads: 1
 data:
   prompts: {{path: prompts.jsonl, holdout: 0.25}}
   comparisons: {{path: comparisons.jsonl, holdout: 0.1}}
-  min_agreement: null
+  override_agreement: planted raters, agreement is not the question
   max_tokens: 96
 reward:
   form: head

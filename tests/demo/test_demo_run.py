@@ -39,7 +39,7 @@ SMALL = [
     "ppo.updates=2",
     "reward.best_of_prompts=12",
     "evaluate.prompts=96",
-    "data.min_agreement=0.2",
+    "thresholds.agreement_block=0.2",
 ]
 
 

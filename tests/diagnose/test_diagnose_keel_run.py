@@ -144,8 +144,8 @@ def test_labels_that_raters_agree_on_are_not_asked_to_agree_more(tmp_path):
             log.append("step", stage="reward", step=step, loss=0.69, accuracy=0.5)
         return [advice.setting for advice in write_letter(folder).advice]
 
-    assert advised_with(0.2, tmp_path / "low")[0] == "data.min_agreement"
-    assert "data.min_agreement" not in advised_with(0.56, tmp_path / "high")
+    assert advised_with(0.2, tmp_path / "low")[0] == "data.override_agreement"
+    assert "data.override_agreement" not in advised_with(0.56, tmp_path / "high")
 
 
 def longer(step):

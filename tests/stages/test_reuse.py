@@ -57,7 +57,7 @@ def test_what_changes_no_result_trains_nothing(place, override):
         ("reward.best_of=3", ["best of 3"]),
         ("reward.best_of_prompts=5", ["best of 2"]),
         ("data.prompts.holdout=0.4", ["data prompts", *GATE]),
-        ("data.min_agreement=0.1", []),
+        ("data.override_agreement=nobody is stopped", []),
     ],
 )
 def test_a_setting_of_a_late_stage_spares_the_early_ones(place, override, trained):

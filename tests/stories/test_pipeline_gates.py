@@ -7,8 +7,13 @@ import pytest
 import torch
 from helpers.recipes import PROMPTS, Workplace, answers
 
+from keel.algorithms import reward as reward_algorithm
+from keel.annotate.consensus import resolve
 from keel.core.artifacts import load_artifact
-from keel.core.errors import GateError
+from keel.core.errors import ConfigError, GateError
+from keel.data.formats import DataConfig, read_comparisons
+from keel.data.split import split
+from keel.functional.preference_losses import bradley_terry
 from keel.models.reward import RewardModel
 
 LABELLER = """
@@ -68,7 +73,8 @@ def test_preferences_can_be_derived_from_the_votes(place, labels):
     votes = [{"ann": "better", "bob": "better", "cem": "worse" if n % 3 == 0 else "better"} for n in range(40)]
     place.write("votes.jsonl", [voted(number, cast) for number, cast in enumerate(votes)])
     ran = place.run(
-        data={"comparisons": {"path": "votes.jsonl"}, "min_agreement": 0.2},
+        data={"comparisons": {"path": "votes.jsonl"}},
+        thresholds={"agreement_block": 0.2},
         reward={"labels": labels},
         only="reward",
         to="votes",
@@ -98,16 +104,65 @@ def test_raters_who_do_not_agree_stop_the_run_before_a_reward_model_is_trained(p
         place.run(data=at_odds, only="reward", to="odds")
     said = str(refusal.value)
     assert "Krippendorff's alpha" in said
-    assert "data.min_agreement" in said
+    assert "data.override_agreement" in said
     assert "40 items" in said
+    assert "Most disputed" in said
+    assert "odds.jsonl" in said
     ran = place.run(only="sft", to="odds")
     assert "reward" not in ran.trained()
 
 
-def test_a_team_may_go_on_without_agreement(place, at_odds):
-    ran = place.run(["data.min_agreement=null"], data=at_odds, only="reward", to="odds")
+def test_a_team_may_go_on_without_agreement_and_its_reason_is_kept(place, at_odds):
+    why = "a pilot <b>, to see the pipeline"
+    ran = place.run([f"data.override_agreement={why}"], data=at_odds, only="reward", to="odds", page=True)
     assert ran.summary["agreement"]["krippendorff_alpha"] < 0.4
-    assert any(e["rule"] == "agreement" and e["level"] == "stop" for e in ran.events("verdict"))
+    assert ran.summary["agreement"]["override"] == why
+    assert ran.events("agreement")[-1]["override"] == why
+    (verdict,) = [e for e in ran.events("verdict") if e["rule"] == "agreement" and why in e["message"]]
+    assert verdict["level"] == "stop"
+    assert ran.artifact("reward").config["override_agreement"] == why
+    page = (ran.directory / "report.html").read_text()
+    assert "Trained on all the same: a pilot &lt;b&gt;, to see the pipeline" in page
+
+
+def test_a_reason_must_be_one(place, at_odds):
+    with pytest.raises(ConfigError, match="override_agreement"):
+        place.run(["data.override_agreement=ok"], data=at_odds, only="reward", to="odds")
+
+
+def test_the_rater_who_is_not_like_the_others_is_named(place):
+    votes = [
+        {
+            "ann": ("better", "worse")[n % 4 == 0],
+            "bob": ("better", "worse")[n % 5 == 0],
+            "eve": ("worse", "better")[n % 3 == 0],
+        }
+        for n in range(40)
+    ]
+    place.write("apart.jsonl", [voted(number, cast) for number, cast in enumerate(votes)])
+    with pytest.raises(GateError, match=r"Least like the others: eve \(kappa -0\.\d+, 40 votes\)"):
+        place.run(data={"comparisons": {"path": "apart.jsonl"}}, only="reward", to="apart")
+
+
+@pytest.mark.parametrize("labels", ["dawid_skene", "share", "majority", "weighted"])
+def test_the_loss_sees_what_the_votes_come_to(place, monkeypatch, labels):
+    """From votes to the number in the loss, once round: every target is what the chosen way makes of the votes."""
+    seen: list[float] = []
+
+    def watched(a, b, preference, **settings):
+        seen.extend(preference.tolist())
+        return bradley_terry(a, b, preference, **settings)
+
+    monkeypatch.setattr(reward_algorithm, "bradley_terry", watched)
+    wavering = ("better", "tie")
+    votes = [{"ann": "better", "bob": wavering[n % 2], "cem": ("worse", "better")[n % 3 > 0]} for n in range(40)]
+    path = place.write("posterior.jsonl", [voted(number, cast) for number, cast in enumerate(votes)])
+    data = {"comparisons": {"path": "posterior.jsonl"}, "override_agreement": "planted votes"}
+    place.run(data=data, reward={"labels": labels}, only="reward", to="posterior")
+    train, _ = split(read_comparisons(DataConfig(path=str(path))), 0.25)
+    expected = [record.preference for record in resolve(train, labels)]
+    assert sorted(seen) == pytest.approx(sorted(expected), abs=1e-6)
+    assert labels == "majority" or any(0 < target < 1 and target != 0.5 for target in seen)
 
 
 def test_ppo_refuses_a_reward_model_that_says_the_same_of_everything(place):

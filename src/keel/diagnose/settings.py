@@ -68,8 +68,8 @@ class Setting:
 
 
 AGREEMENT = Setting(
-    "data.min_agreement",
-    to="0.4 or higher, and votes of two raters or more on shared items",
+    "data.override_agreement",
+    to="null, and votes of two raters or more on shared items",
     met=("krippendorff_alpha", 0.4),
 )
 KEEL_PPO = {

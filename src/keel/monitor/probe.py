@@ -4,7 +4,7 @@ from math import isfinite
 
 from keel.monitor.bands import accuracy_word
 from keel.monitor.thresholds import DEFAULT, Thresholds
-from keel.monitor.verdict import Figure, Level, Verdict
+from keel.monitor.verdict import Figure, Verdict
 
 FEW = 200
 """Golden pairs below which the probe says little: its interval is wider than 13 points."""
@@ -65,10 +65,10 @@ def golden_probe(
             "golden_probe",
             f"{found}, and on training pairs on {train_accuracy:.1%}: it has learned them by heart.",
             figures,
-            "Train for fewer epochs or at a lower rate, or add pairs; look for a cue that only the training pairs have.",
+            "Train for fewer epochs or at a lower rate, or add pairs; look for a cue that only training pairs have.",
         )
-    level: Level = "watch" if decided < FEW else "ok"
-    remedy = (
-        f"Have seniors judge {FEW} to 500 golden pairs: with {decided} the interval is wide." if level != "ok" else ""
-    )
-    return Verdict(level, "golden_probe", f"{found}, on training pairs on {train_accuracy:.1%}.", figures, remedy)
+    message = f"{found}, on training pairs on {train_accuracy:.1%}."
+    if decided < FEW:
+        remedy = f"Have seniors judge {FEW} to 500 golden pairs: with {decided} the interval is wide."
+        return Verdict("watch", "golden_probe", message, figures, remedy)
+    return Verdict("ok", "golden_probe", message, figures)

@@ -229,6 +229,7 @@ def _agreement(events: Sequence[Event], summary: Mapping[str, Any]) -> Agreement
         kappa=_measure(figures, kappa),
         kappa_name="Cohen's kappa" if kappa == "cohen_kappa" else "Fleiss' kappa",
         alpha=_measure(figures, "krippendorff_alpha"),
+        override=str(figures.get("override") or ""),
     )
 
 

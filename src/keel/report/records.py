@@ -83,6 +83,8 @@ class Agreement:
     kappa_name: str
     alpha: Measure
     """Krippendorff's alpha."""
+    override: str = ""
+    """Why training went on although the gate said stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

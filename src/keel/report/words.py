@@ -201,7 +201,8 @@ def agreement_sentence(agreement: Agreement | None) -> str:
                 else "usable, with care" if measure.value < 0.6
                 else "enough to collect at scale"
             )  # fmt: skip
-            return f"The raters agree with each other at {name} {measure.value:.2f}: {worth}."
+            why = f" Trained on all the same: {agreement.override}" if agreement.override else ""
+            return f"The raters agree with each other at {name} {measure.value:.2f}: {worth}.{why}"
     return ""
 
 

@@ -79,6 +79,7 @@ class RewardModels:
             train=pairs(comparisons.train),
             held_out=pairs(comparisons.held_out),
             tokenizer=tokenizer,
+            override=made.agreement.get("override"),
         )
         probe = pairs(golden.held_out) if golden else None
         context.events.append(
@@ -88,7 +89,7 @@ class RewardModels:
         made.reward = members
         if golden and probe:
             scorer = load_scorer(config, members, recipe.model, config.micro_batch_tokens)
-            made.golden = probe_golden(context, config, scorer, members, probe, golden.artifact)
+            made.golden = probe_golden(context, config, scorer, members, probe, data.train, golden.artifact)
         return cls(
             context=context,
             recipe=recipe,
@@ -119,6 +120,7 @@ class RewardModels:
                 held_out=self.data.held_out,
                 tokenizer=self.tokenizer,
                 replay=rounds.replay,
+                override=self.data.override,
             ),
             start_from=self.members,
             label=f"reward {number + 2}",

@@ -216,6 +216,7 @@ def prefer(
         artifacts=[comparisons.artifact, *([made.sft] if made.sft else [])],
         train=pair_set(comparisons.train, config.labels, tokenizer, fit),
         held_out=pair_set(comparisons.held_out, config.labels, tokenizer, fit),
+        override=made.agreement.get("override"),
     )
     context.events.append(
         "records", stage="prefer", train=len(data.train.pairs), held_out=len(data.held_out.pairs), **fit.report()

@@ -20,6 +20,7 @@ from keel.evaluate.reward_report import accuracy_figures, figures_of_scores
 from keel.models.adapters import add_lora
 from keel.monitor.bands import reward_model_accuracy
 from keel.monitor.verdict import Verdict
+from keel.stages.agreement import overriding
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.pairs import PairSet, drawn
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
@@ -41,6 +42,8 @@ class PreferenceData:
     artifacts: Sequence[Artifact]
     train: PairSet
     held_out: PairSet
+    override: str | None = None
+    """Why the pairs are trained on although their raters hardly agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ def train_on_preferences(run: Run, config: PreferConfig, base: PolicyFiles, data
     settings = config.model_dump(mode="json", exclude={"micro_batch_tokens", "max_new_tokens"})
     return run.stage(
         "prefer",
-        {**settings, "seed": run.seed, "base": base.identity},
+        {**settings, "seed": run.seed, "base": base.identity, **overriding(data.override)},
         [*data.artifacts, reference],
         lambda context: Preferring(context, config, base, data, reference).run(),
         kind="policy",

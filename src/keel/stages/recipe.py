@@ -27,9 +27,10 @@ class DataSection(Config):
     """Comparisons judged by seniors, never trained on; the reward model is probed on them."""
     prompts: DataConfig | None = None
     """Prompts for RL and evaluation. Absent: the prompts of the demonstrations, else of the comparisons."""
-    min_agreement: float | None = 0.4
-    """Krippendorff's alpha of the raters below which nothing is trained on them; null trains on anything. Only sets
-    with votes of several raters are measured."""
+    override_agreement: str | None = Field(None, min_length=10)
+    """Why comparisons are trained on although their raters agree less than thresholds.agreement_block. The reason
+    stands in the events, in what is trained, and in the report; null stops such a run. Only sets with votes of several
+    raters are measured."""
     max_tokens: int = Field(512, ge=8)
     """Longest prompt plus response."""
     too_long: Literal["left", "drop", "error"] = "left"

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 
 from keel.algorithms.reward import RewardModelling
+from keel.batch.collate import EncodedPair
 from keel.core.artifacts import RECORD, Artifact, load_artifact
 from keel.core.errors import ConfigError, GateError
 from keel.core.files import atomic_write_json, tree_sha256
-from keel.core.seed import derive
+from keel.core.seed import derive, generator
+from keel.data.records import Comparison, prompt_key
 from keel.evaluate.reward_report import accuracy_figures, reward_figures, score_pairs
 from keel.models.reward import RewardModel
 from keel.models.roles import set_role
 from keel.models.settings import ModelConfig
 from keel.monitor.bands import reward_collapse, reward_model_accuracy, reward_model_scores
+from keel.monitor.probe import golden_probe
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Verdict
+from keel.stages.agreement import overriding
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.coverage import covered, write_coverage
 from keel.stages.pairs import PairSet, pair_batches
@@ -33,6 +37,8 @@ from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 
 MODEL = "model"
+TRAIN_PROBE = 512
+"""Training pairs that stand beside the golden ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ class RewardData:
     """The one that made the token ids."""
     replay: float | None = None
     """Share of earlier comparisons in `train`, for a refresh."""
+    override: str | None = None
+    """Why they are trained on although their raters hardly agree."""
 
 
 def train_reward_models(
@@ -71,7 +79,14 @@ def train_reward_models(
         out.append(
             run.stage(
                 "reward",
-                {**settings, "seed": run.seed, "member": member, "base": base.identity, "replay": data.replay},
+                {
+                    **settings,
+                    "seed": run.seed,
+                    "member": member,
+                    "base": base.identity,
+                    "replay": data.replay,
+                    **overriding(data.override),
+                },
                 [*data.artifacts, *earlier],
                 lambda context, member=member, earlier=earlier: train_member(
                     context, config, base, data, member, earlier[0] if earlier else None
@@ -189,16 +204,48 @@ def measure(context: StageContext, scorer: Scorer, data: RewardData) -> dict[str
 
 
 def probe_golden(
-    run: Run, config: RewardConfig, scorer: Scorer, members: Sequence[Artifact], golden: PairSet, golden_set: Artifact
+    run: Run,
+    config: RewardConfig,
+    scorer: Scorer,
+    members: Sequence[Artifact],
+    golden: PairSet,
+    train: PairSet,
+    golden_set: Artifact,
 ) -> Artifact:
-    """A report: accuracy on comparisons that seniors judged and nothing was trained on."""
+    """A report: accuracy on comparisons that seniors judged and nothing was trained on, beside that on training pairs.
+
+    `passed` is what a promotion asks for.
+    """
+
+    def accuracy(pairs: Sequence[EncodedPair]) -> dict[str, float]:
+        return accuracy_figures(*score_pairs(scorer, pairs), [pair.preference for pair in pairs])
 
     def body(context: StageContext) -> StageResult:
-        a, b = score_pairs(scorer, golden.pairs)
-        metrics = accuracy_figures(a, b, [pair.preference for pair in golden.pairs])
+        found = accuracy(golden.pairs)
+        rng = generator(context.seed, "golden")
+        trained = accuracy([train.pairs[i] for i in rng.permutation(len(train.pairs))[:TRAIN_PROBE]])
+        verdict = golden_probe(
+            found["accuracy"],
+            found["accuracy_low"],
+            found["accuracy_high"],
+            int(found["decided_pairs"]),
+            train_accuracy=trained["accuracy"],
+            train_low=trained["accuracy_low"],
+            seen=len(what_is_compared(golden.records) & what_is_compared(train.records)),
+            thresholds=context.run.thresholds,
+        )
+        context.run.verdict(context.name, verdict)
+        more = {name: verdict.figures[name] for name in ("train_accuracy", "overfit", "seen")}
+        metrics = {**found, **more, "passed": verdict.level in ("ok", "watch"), "said": verdict.message}
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
-    return run.stage("golden", aggregation(config), [*members, golden_set], body, kind="report")
+    settings = {**aggregation(config), "train_pairs": TRAIN_PROBE}
+    return run.stage("golden", settings, [*members, golden_set], body, kind="report")
+
+
+def what_is_compared(records: Sequence[Comparison]) -> set[tuple[str, frozenset[str]]]:
+    """Prompt and responses of each comparison, whichever stands first."""
+    return {(prompt_key(record.prompt), frozenset((record.a, record.b))) for record in records}
 
 
 def aggregation(config: RewardConfig) -> dict[str, Any]:
