@@ -1,0 +1,249 @@
+"""What a rater does: the next pairs, judgments, undo, giving back.
+
+Nothing here tells who or what wrote an answer, whether its verdict is known, or what others said; golden items and
+repeats look like all others.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from keel.annotate.assignment import choose
+from keel.core.errors import MissingError
+from keel.data.records import prompt_text
+from keel.store.rows import Choice, Draft, Item, Lease, Project, RaterProgress, State
+from keel.store.settings import Rationale
+from keel.store.store import Transaction
+from keel.studio.api.errors import ApiError
+from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
+from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, Side
+from keel.studio.markdown import chat_html, safe_html
+
+router = APIRouter(tags=["judging"])
+DAY_S = 86_400.0
+
+
+class TaskWish(Model):
+    ahead: Annotated[int, Field(ge=0, le=4, description="Pairs wanted besides the one to show now")] = 0
+
+
+class Task(Model):
+    """A pair as its rater sees it."""
+
+    lease: Id
+    item: Id
+    purpose: Literal["judge", "calibration", "adjudicate"]
+    prompt_html: str
+    prompt_text: str
+    left_html: str
+    left_text: str
+    right_html: str
+    right_text: str
+    guide_version: int
+    expires: float
+    """UTC seconds; judged later it still counts where nobody else was given the pair."""
+    ties: bool
+    both_bad: bool
+    strength: bool
+    """Whether to ask how strongly."""
+    rationale: Literal["off", "optional", "required"]
+
+
+class RaterProgressShown(Model):
+    done: int
+    left: int
+    """At most so many wait for you."""
+    today: int
+    """Since midnight UTC."""
+
+
+class Offer(Model):
+    """`task` is the first of `tasks`; both are empty where nothing waits for you, and `state` tells why."""
+
+    task: Task | None
+    tasks: list[Task]
+    progress: RaterProgressShown
+    state: State
+
+
+class Ballot(Model):
+    lease: Id
+    choice: Side
+    strength: Annotated[int | None, Field(ge=1, le=3, description="1 slightly, 2 clearly, 3 by far")] = None
+    flag: Annotated[Note | None, Field(max_length=500, description="What is wrong with the pair itself")] = None
+    rationale: Note | None = None
+    seconds: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Time spent on it")] = None
+    client_key: ClientKey
+
+
+class JudgmentShown(Model):
+    id: int
+    lease: int
+    choice: Side
+    created: float
+
+
+class Saved(Model):
+    judgment: JudgmentShown
+    progress: RaterProgressShown
+
+
+class UndoWish(Model):
+    client_key: Annotated[ClientKey, Field(description="Of the judgment to take back")]
+
+
+class Reopened(Model):
+    task: Task
+    progress: RaterProgressShown
+
+
+class ReleaseWish(Model):
+    lease: Annotated[Id | None, Field(description="All that you hold where left out")] = None
+
+
+@router.post("/projects/{p}/next")
+def next_tasks(store: OpenStore, visit: Permitted, p: ProjectPath, given: TaskWish | None = None) -> Offer:
+    """The pair to judge now, and up to `ahead` more. Asking again gives the same ones until they are judged."""
+    now, wanted, user_id = store.clock(), (given.ahead if given else 0) + 1, visit.user.id
+    pick = partial(choose, settings=visit.of.settings, seed=visit.of.id)
+    with store.writing() as tx:
+        leases: list[Lease] = []
+        for place in range(wanted):
+            lease = tx.work.lease(visit.of.id, user_id, pick, now, ahead=place)
+            if lease is None or any(lease.id == held.id for held in leases):
+                break
+            leases.append(lease)
+        items = {item.id: item for item in tx.items.many([lease.item_id for lease in leases])}
+        told = tx.work.rater_progress(visit.of.id, user_id, since=midnight(now))
+        state = tx.projects.get(visit.of.id).state
+    tasks = [task_shown(visit.of, lease, items[lease.item_id]) for lease in leases]
+    return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=_progress(told), state=state)
+
+
+@router.post("/projects/{p}/judgments")
+def judge(store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
+    """Store a judgment; on disk when this answers. The same `client_key` again gives the same judgment."""
+    now = store.clock()
+    with store.writing() as tx:
+        lease = own_lease(tx, visit, given.lease)
+        _fits(visit.of, lease, given)
+        draft = Draft(
+            choice=own_choice(given.choice, swapped=lease.swapped),
+            strength=given.strength,
+            flag=given.flag,
+            rationale=given.rationale,
+            seconds=given.seconds,
+        )
+        saved = tx.work.judge(given.lease, visit.user.id, draft, given.client_key, now)
+        told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
+    if saved.choice == "withdrawn":
+        raise ApiError(409, "This judgment was taken back since.", field="client_key", hint="Judge the pair again.")
+    shown = JudgmentShown(
+        id=saved.id, lease=saved.lease_id, choice=side_of(saved.choice, swapped=saved.swapped), created=saved.created
+    )
+    return Saved(judgment=shown, progress=_progress(told))
+
+
+@router.post("/projects/{p}/undo")
+def undo(store: OpenStore, visit: Permitted, p: ProjectPath, given: UndoWish) -> Reopened:
+    """Take a judgment of yours back; its pair is yours to judge again. What was said stays in the log of votes."""
+    now = store.clock()
+    with store.writing() as tx:
+        said = tx.work.judgment(visit.user.id, given.client_key)
+        if said is None or said.project_id != visit.of.id:
+            raise ApiError(404, "You have no judgment with that key here.", field="client_key")
+        lease = tx.work.undo(given.client_key, visit.user.id, now)
+        item = tx.items.get(lease.item_id)
+        told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
+    return Reopened(task=task_shown(visit.of, lease, item), progress=_progress(told))
+
+
+@router.post("/projects/{p}/release")
+def release(store: OpenStore, visit: Permitted, p: ProjectPath, given: ReleaseWish | None = None) -> Done:
+    """Give pairs back unjudged, so that others get them at once."""
+    now, wanted = store.clock(), given.lease if given else None
+    with store.writing() as tx:
+        held = tx.work.live(visit.of.id, visit.user.id, now)
+        for lease in [own_lease(tx, visit, wanted)] if wanted is not None else held:
+            tx.work.release(lease.id, visit.user.id, now)
+        audited(tx, visit, "release", f"{1 if wanted is not None else len(held)} leases")
+    return Done()
+
+
+def own_lease(tx: Transaction, visit: Visit, lease_id: int) -> Lease:
+    """The lease, if it is the visitor's and of this project; others' look like none at all."""
+    lease = tx.work.get(lease_id)
+    if lease.user_id != visit.user.id or lease.project_id != visit.of.id:
+        raise MissingError(f"There is no lease {lease_id}.")
+    return lease
+
+
+def own_choice(side: Side, *, swapped: bool) -> Choice:
+    """A choice between left and right as one between the item's a and b."""
+    if side == "left":
+        return "b" if swapped else "a"
+    if side == "right":
+        return "a" if swapped else "b"
+    return side
+
+
+def side_of(choice: Choice, *, swapped: bool) -> Side:
+    """The reverse of `own_choice`."""
+    if choice == "a":
+        return "right" if swapped else "left"
+    if choice == "b":
+        return "left" if swapped else "right"
+    return choice
+
+
+def task_shown(project: Project, lease: Lease, item: Item) -> Task:
+    settings = project.settings
+    left, right = (item.b, item.a) if lease.swapped else (item.a, item.b)
+    visible = lease.purpose if lease.purpose in ("calibration", "adjudicate") else "judge"
+    return Task(
+        lease=lease.id,
+        item=item.id,
+        purpose=visible,
+        prompt_html=chat_html(item.prompt),
+        prompt_text=prompt_text(item.prompt),
+        left_html=safe_html(left),
+        left_text=left,
+        right_html=safe_html(right),
+        right_text=right,
+        guide_version=lease.guide_version,
+        expires=lease.expires,
+        ties=settings.ties,
+        both_bad=settings.both_bad,
+        strength=settings.strength,
+        rationale=_asked(settings.rationale, lease),
+    )
+
+
+def midnight(now: float) -> float:
+    return now - now % DAY_S
+
+
+def _asked(setting: Rationale, lease: Lease) -> Literal["off", "optional", "required"]:
+    if setting == "required_on_calibration":
+        return "required" if lease.purpose == "calibration" else "optional"
+    return setting
+
+
+def _fits(project: Project, lease: Lease, given: Ballot) -> None:
+    """What the project does not ask for is refused, so that no vote is stored that means nothing."""
+    settings = project.settings
+    if given.choice == "tie" and not settings.ties:
+        raise ApiError(422, "This project has no ties.", field="choice", hint="Choose left, right or skip.")
+    if given.choice == "both_bad" and not settings.both_bad:
+        raise ApiError(422, "This project has no both_bad.", field="choice", hint="Choose left, right or skip.")
+    if given.strength is not None and not settings.strength:
+        raise ApiError(422, "This project does not ask for a strength.", field="strength", hint="Leave it out.")
+    missing = not (given.rationale or "").strip() and given.choice != "skip"
+    if missing and _asked(settings.rationale, lease) == "required":
+        raise ApiError(422, "Say why: a rationale is required in calibration.", field="rationale")
+
+
+def _progress(told: RaterProgress) -> RaterProgressShown:
+    return RaterProgressShown(done=told.done, left=told.left, today=told.today)
