@@ -273,7 +273,7 @@ def test_the_record_of_a_decision_holds_its_evidence():
 
 def after(action, *rules, low=0.001, high=0.5, **now):
     decision = Decision(action=action, rules=rules, evidence=(), reason="", confidence=0.9)
-    return corrected(Steering(**{"kl_coef": 0.05} | now), decision, ActionsConfig(), low, high)
+    return corrected(Steering(**{"kl_coef": 0.05} | now), decision, ActionsConfig(kl_factor=3.0), low, high)
 
 
 def test_after_a_rollback_the_kl_coefficient_rises_within_its_clamp():
@@ -310,7 +310,7 @@ def test_stopping_and_asking_change_no_setting(action):
 def test_a_run_that_was_rolled_back_needs_less_to_be_believed_in_trouble_again():
     sign = {"off_distribution": Verdict("act", "off_distribution", "Off the map.", {"since": 9}, "Go back.", "", 0.95)}
     first, second, third = (assess(sign, rollbacks).probability for rollbacks in (0, 1, 2))
-    assert first < 0.5 < second < SURE_ENOUGH < third
+    assert first < LIKELY < second < third < SURE_ENOUGH
     assert assess(sign, 7).probability == third
     assert not assess(sign).doubtful
     assert assess(sign, 1).doubtful
@@ -327,8 +327,14 @@ def test_without_any_sign_rollbacks_alone_are_no_evidence():
 LIKELY_SIGNS = (sign("kl_runaway", 0.9), sign("off_distribution", 0.9))  # log 81 - 3 nats: 80 %
 
 
-def test_likely_trouble_tightens_at_the_second_update_in_a_row_and_once():
-    assert doing(*LIKELY_SIGNS, memory=Memory(likely_updates=1)) is None
+def test_one_kind_of_evidence_tightens_at_the_second_update_in_a_row():
+    loud = sign("off_distribution")
+    assert doing(loud, memory=Memory(likely_updates=1)) is None
+    assert doing(loud, memory=Memory(likely_updates=2)).action == "tighten"
+
+
+def test_two_kinds_of_evidence_tighten_at_once_and_once():
+    assert doing(*LIKELY_SIGNS, memory=Memory(likely_updates=1)).action == "tighten"
     found = doing(*LIKELY_SIGNS, memory=Memory(likely_updates=2))
     assert (found.action, found.taken, found.rules) == ("tighten", True, ("kl_runaway", "off_distribution"))
     assert LIKELY <= found.confidence < SURE_ENOUGH

@@ -18,13 +18,12 @@ Action = Literal["tighten", "lower_kl", "ask_humans", "roll_back", "stop"]
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
-RELAPSE = 1.25
+RELAPSE = 0.5
 """What each of the first two rollbacks adds to the prior log-odds: what led astray once is still there."""
 SURE_ENOUGH = 0.9
 """Probability of trouble from which the guardian goes back."""
 LIKELY = 0.5
-"""Probability from which, at two updates in a row, it makes moving dearer and goes on: early where it is right, cheap
-where it is wrong."""
+"""Probability from which it makes moving dearer and goes on: early where it is right, cheap where it is wrong."""
 CALM = 0.4
 """Probability below which a doubt has passed."""
 DOUBT = 0.3
@@ -183,7 +182,7 @@ class Memory:
     quiet_until: int = 0
     """No new change up to this step: what was changed needs time to show."""
     likely_updates: int = 0
-    """Updates in a row at which trouble was likely; once may be chance."""
+    """Updates in a row at which trouble was likely; one kind of evidence may be chance once."""
     tightened: bool = False
     """Settings were tightened, and the doubt behind it has not passed since."""
     raised_by: float = 1.0
@@ -211,9 +210,9 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
         return None
     if found.probability >= SURE_ENOUGH and step > memory.advised_until:
         return decision("roll_back", found, because(found), taken=False)
-    if memory.likely_updates >= 2 and able.probability >= LIKELY and not memory.tightened:
+    if _likely(able, memory) and not memory.tightened:
         return decision("tighten", able, because(able), taken=True)
-    if memory.likely_updates >= 2 and found.probability >= LIKELY > able.probability and step > memory.advised_until:
+    if _likely(found, memory) and not _likely(able, memory) and step > memory.advised_until:
         return decision("tighten", found, because(found), taken=False)
     stalled = heard.get("stalled")
     if stalled is not None and stalled.level == "watch" and memory.rollbacks == 0:
@@ -224,6 +223,11 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
     if able.signs and able.probability >= DOUBT and config.checks.every and step > memory.asked_until:
         return decision("ask_humans", able, f"Signs of trouble, not proof ({able.probability:.0%}).", taken=True)
     return None
+
+
+def _likely(found: Assessment, memory: Memory) -> bool:
+    """Whether trouble is likelier than not, by two kinds of evidence or at two updates in a row."""
+    return found.probability >= LIKELY and (found.doubtful or memory.likely_updates >= 2)
 
 
 def decision(action: Action, found: Assessment, reason: str, *, taken: bool) -> Decision:

@@ -35,7 +35,7 @@ RuleName = Literal[
 class ActionsConfig(Config):
     """What the guardian changes when it acts, and how far."""
 
-    kl_factor: float = Field(3.0, gt=1)
+    kl_factor: float = Field(2.0, gt=1)
     """By how much the KL coefficient is multiplied after a rollback, and divided when exploration has stalled; always
     within kl.low and kl.high."""
     kl_least: float = Field(0.02, gt=0)
