@@ -46,8 +46,7 @@ def _write_letter(console: Console, examination: Examination, num_examples: int)
     for finding in examination.findings:
         if finding.severity != "ok":
             console.print()
-            _print(
-                console,
+            console.print(
                 _grid(_sign(finding), Text.assemble((_name(finding), "bold"), f"  {printable(finding.message)}")),
             )
             if finding.remedy:
