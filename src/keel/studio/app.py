@@ -14,6 +14,7 @@ from keel.studio import pages
 from keel.studio.api import router
 from keel.studio.api.errors import add_handlers
 from keel.studio.auth import RateLimiter
+from keel.studio.figures import Kept
 from keel.studio.settings import MIB, StudioSettings
 
 DESCRIPTION = """Everything that the studio's pages do: projects, items, votes, agreement, calibration, snapshots.
@@ -51,6 +52,7 @@ def create_app(store: Store, settings: StudioSettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.requests = RateLimiter(settings.requests_per_s, settings.requests_burst)
     app.state.logins = RateLimiter(settings.login_attempts / settings.login_window_s, settings.login_attempts)
+    app.state.figures = Kept()
     add_handlers(app)
     app.include_router(router)
     app.include_router(pages.router)

@@ -60,6 +60,7 @@ ACCESS: dict[tuple[str, str], frozenset[Caller]] = {
     ("GET", "/projects/{p}/disputes"): SENIORS,
     ("POST", "/projects/{p}/disputes/{item}/settle"): SENIORS,
     ("GET", "/projects/{p}/rounds"): FIGURES,
+    ("GET", "/projects/{p}/rounds/next"): FIGURES,
     ("POST", "/projects/{p}/rounds"): LEADS,
     ("POST", "/projects/{p}/rounds/{n}/close"): LEADS,
     ("GET", "/projects/{p}/members"): LEADS,

@@ -97,8 +97,8 @@ class InviteShown(Model):
 class Newcomer(Model):
     """Who accepts an invitation. Somebody signed in leaves it out and joins as they are."""
 
-    name: UserName
-    password: Password
+    name: UserName | None = None
+    password: Password | None = None
     email: Annotated[str | None, Field(max_length=320, examples=["ann@example.org"])] = None
 
 
@@ -237,12 +237,12 @@ def accept_invite(
 ) -> Accepted:
     """Take up an invitation: as a new user with name and password, or as the one who is signed in."""
     now, known = time.time(), visit.identity.user if visit.identity else None
-    if known is None and given is None:
+    if known is None and (given is None or given.name is None or given.password is None):
         raise ApiError(422, "A name and a password are needed.", hint="Or sign in first and open the link again.")
     with store.reading() as tx:
         if tx.access.invite_by_hash(secret_hash(token), now) is None:  # before the work of hashing
             raise ApiError(404, NO_INVITE, hint="Ask for a new one.")
-    hashed = hash_password(given.password) if known is None and given is not None else None
+    hashed = hash_password(given.password) if known is None and given and given.password else None
     with store.writing() as tx:
         user = known or _newcomer(tx, given, hashed, now)
         taken = tx.access.take_invite(secret_hash(token), user.id, now)
@@ -268,6 +268,7 @@ def begin_session(tx: Transaction, response: Response, settings: StudioSettings,
 
 def _newcomer(tx: Transaction, given: Newcomer | None, hashed: str | None, now: float) -> User:
     assert given is not None
+    assert given.name is not None
     try:
         return tx.people.create_user(given.name, now=now, email=given.email, password_hash=hashed)
     except ConflictError as error:

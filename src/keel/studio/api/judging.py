@@ -18,11 +18,11 @@ from keel.store.settings import Rationale
 from keel.store.store import Transaction
 from keel.studio.api.errors import ApiError
 from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
-from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, Side
+from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, RaterProgressShown, Side, midnight
+from keel.studio.api.rounds import unlock_newcomer
 from keel.studio.markdown import chat_html, safe_html
 
 router = APIRouter(tags=["judging"])
-DAY_S = 86_400.0
 
 
 class TaskWish(Model):
@@ -49,14 +49,6 @@ class Task(Model):
     strength: bool
     """Whether to ask how strongly."""
     rationale: Literal["off", "optional", "required"]
-
-
-class RaterProgressShown(Model):
-    done: int
-    left: int
-    """At most so many wait for you."""
-    today: int
-    """Since midnight UTC."""
 
 
 class Offer(Model):
@@ -137,6 +129,8 @@ def judge(store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> 
             seconds=given.seconds,
         )
         saved = tx.work.judge(given.lease, visit.user.id, draft, given.client_key, now)
+        if lease.round_id is not None and visit.member.unlocked_round is None:
+            unlock_newcomer(tx, visit, lease.round_id)
         told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
     if saved.choice == "withdrawn":
         raise ApiError(409, "This judgment was taken back since.", field="client_key", hint="Judge the pair again.")
@@ -219,10 +213,6 @@ def task_shown(project: Project, lease: Lease, item: Item) -> Task:
         strength=settings.strength,
         rationale=_asked(settings.rationale, lease),
     )
-
-
-def midnight(now: float) -> float:
-    return now - now % DAY_S
 
 
 def _asked(setting: Rationale, lease: Lease) -> Literal["off", "optional", "required"]:

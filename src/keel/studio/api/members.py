@@ -11,7 +11,7 @@ from keel.store.rows import AuditEntry, Membership, Project, User
 from keel.store.store import Transaction
 from keel.studio.api.errors import ApiError
 from keel.studio.api.identity import OpenStore, Permitted, Settings, audited
-from keel.studio.api.models import Done, Id, Model, Password, PathId, ProjectPath, Role, Skill, UserName, Word
+from keel.studio.api.models import Done, Id, Model, Note, Password, PathId, ProjectPath, Role, Skill, UserName, Word
 from keel.studio.auth import hash_password, new_secret, secret_hash
 
 router = APIRouter(tags=["people"])
@@ -67,6 +67,8 @@ class MemberChange(Model):
     skills: tuple[Skill, ...] | None = None
     weight: Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False)] = None
     active: bool | None = None
+    unlock: Annotated[Note | None, Field(min_length=3)] = None
+    """Why the rater may judge without having passed calibration; kept in the log."""
 
 
 class InviteWish(Model):
@@ -185,6 +187,9 @@ def change_member(
         if given.active is not None:
             _keep_a_lead(tx, visit.of, member, stays=given.active)
             tx.people.set_member_active(visit.of.id, member.user_id, given.active)
+        if given.unlock is not None:
+            passed = tx.rounds.newest_passed(visit.of.id)
+            tx.people.unlock(visit.of.id, [member.user_id], passed.number if passed else 0)
         audited(tx, visit, "change member", pseudonym, **given.model_dump(exclude_none=True, mode="json"))
         return _member(tx, tx.people.by_pseudonym(visit.of.id, pseudonym))
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from keel.studio.auth import LONGEST_PASSWORD, SHORTEST_PASSWORD
 
+DAY_S = 86_400.0
 BIGGEST_ID = 2**53 - 1
 """Numbers above this are not exact in JavaScript."""
 PROJECT_NAME = r"^[a-z0-9][a-z0-9_-]{0,59}$"
@@ -79,3 +80,15 @@ class Done(Model):
 
 def is_project_name(text: str) -> bool:
     return re.fullmatch(PROJECT_NAME, text) is not None
+
+
+class RaterProgressShown(Model):
+    done: int
+    left: int
+    """At most so many wait for you."""
+    today: int
+    """Since midnight UTC."""
+
+
+def midnight(now: float) -> float:
+    return now - now % DAY_S

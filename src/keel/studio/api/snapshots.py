@@ -1,0 +1,177 @@
+"""What is frozen for training, and what is taken along."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import StreamingResponse
+from pydantic import Field, StringConstraints
+
+from keel.annotate.agreement import gate, require
+from keel.annotate.consensus import Method
+from keel.annotate.freeze import comparison_records, golden_records
+from keel.core.errors import GateError
+from keel.store.rows import Item, Snapshot
+from keel.store.store import Store, Transaction
+from keel.studio.api.errors import ApiError
+from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
+from keel.studio.api.models import Model, Note, ProjectPath
+from keel.studio.api.quality import all_ballots
+
+router = APIRouter(tags=["snapshots"])
+SNAPSHOT_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Kind = Literal["comparisons", "golden"]
+PIECE = 1 << 16
+
+
+class SnapshotShown(Model):
+    name: str
+    content_hash: str
+    """SHA-256 of the JSON lines."""
+    created: float
+    records: int
+    num_bytes: int
+    manifest: dict[str, Any]
+    """Guides, raters under pseudonyms, sides, times, generators, settings."""
+
+
+class SnapshotWish(Model):
+    name: Annotated[str, StringConstraints(pattern=SNAPSHOT_NAME), Field(examples=["2027-03-03"])]
+    kind: Kind = "comparisons"
+    """Golden items are for probing a reward model, never for training one."""
+    method: Method = "dawid_skene"
+    """How votes become a label."""
+    override: Annotated[Note | None, Field(min_length=3)] = None
+    """Why to freeze votes on which raters agree too little; kept in the manifest and the log."""
+
+
+@router.get("/projects/{p}/snapshots")
+def snapshots(store: OpenStore, visit: Permitted, p: ProjectPath) -> list[SnapshotShown]:
+    """Every snapshot, oldest first."""
+    with store.reading() as tx:
+        return [_shown(snapshot) for snapshot in tx.snapshots.all(visit.of.id)]
+
+
+@router.post("/projects/{p}/snapshots", status_code=201)
+def freeze(store: OpenStore, visit: Permitted, p: ProjectPath, given: SnapshotWish) -> SnapshotShown:
+    """Freeze what the votes come to. The same content is the same snapshot, whatever its name."""
+    now = time.time()
+    with store.writing() as tx:
+        ballots = all_ballots(tx, visit.of.id, ("judge", "calibration"))
+        manifest: dict[str, Any] = {"kind": given.kind}
+        if given.kind == "golden":
+            records = list(golden_records(tx.items.each(visit.of.id, "golden")))
+        else:
+            checked = gate(ballots, override=given.override)
+            try:
+                require(checked)
+            except GateError as error:
+                raise ApiError(409, str(error), field="override", hint="Give a reason as `override`.") from error
+            records = list(comparison_records(_pairs(tx, visit), ballots, given.method))
+            figures = {"level": checked.verdict.level, "message": checked.verdict.message, "override": checked.override}
+            manifest |= {"method": given.method, "agreement": figures}
+        if not records:
+            raise ApiError(409, "There is nothing to freeze yet.", hint="Votes make comparisons, seniors golden items.")
+        made = tx.snapshots.create(
+            visit.of.id, given.name, by=visit.user.id, records=records, manifest=manifest, now=now
+        )
+        details = {"kind": given.kind, "records": made.records, "override": given.override}
+        audited(tx, visit, "freeze snapshot", f"{p}@{made.name}", **details)
+    return _shown(made)
+
+
+@router.get("/projects/{p}/snapshots/{name}/download", response_class=StreamingResponse)
+def download(
+    store: OpenStore,
+    visit: Permitted,
+    p: ProjectPath,
+    name: Annotated[str, Path(pattern=SNAPSHOT_NAME, description="Name, or 8 or more digits of the hash")],
+) -> StreamingResponse:
+    """The records as JSON lines, checked against their hash on the way."""
+    with store.reading() as tx:
+        found = tx.snapshots.get(p, name)
+    return _streamed(_lines(store, found), f"{p}@{found.name}.jsonl")
+
+
+@router.get("/projects/{p}/export", response_class=StreamingResponse)
+def export(
+    store: OpenStore,
+    visit: Permitted,
+    p: ProjectPath,
+    kind: Annotated[Literal["comparisons", "golden", "history"], Query(description="history: every row ever")] = (
+        "comparisons"
+    ),
+    method: Method = "share",
+) -> StreamingResponse:
+    """Records as they are now, or every judgment ever appended, as JSON lines. Nothing is frozen."""
+    with store.writing() as tx:
+        audited(tx, visit, "export", f"project {p}", kind=kind)
+    rows = _history(store, visit) if kind == "history" else _now(store, visit, kind, method)
+    return _streamed((json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows), f"{p}-{kind}.jsonl")
+
+
+def _now(store: Store, visit: Visit, kind: Kind, method: Method) -> Iterator[dict[str, Any]]:
+    with store.reading() as tx:
+        if kind == "golden":
+            yield from golden_records(tx.items.each(visit.of.id, "golden"))
+        else:
+            ballots = all_ballots(tx, visit.of.id, ("judge", "calibration"))
+            yield from comparison_records(_pairs(tx, visit), ballots, method)
+
+
+def _history(store: Store, visit: Visit) -> Iterator[dict[str, Any]]:
+    with store.reading() as tx:
+        names = {member.user_id: member.pseudonym for member in tx.people.members(visit.of.id)}
+        for row in tx.work.history(visit.of.id):
+            yield {
+                "item": row.item_id,
+                "rater": names.get(row.user_id),
+                "purpose": row.purpose,
+                "choice": row.choice,
+                "strength": row.strength,
+                "flag": row.flag,
+                "rationale": row.rationale,
+                "seconds": row.seconds,
+                "swapped": row.swapped,
+                "guide_version": row.guide_version,
+                "at": row.created,
+            }
+
+
+def _pairs(tx: Transaction, visit: Visit) -> Iterator[Item]:
+    return (item for item in tx.items.each(visit.of.id) if item.kind != "golden")
+
+
+def _lines(store: Store, snapshot: Snapshot) -> Iterator[bytes]:
+    with store.reading() as tx:
+        yield from tx.snapshots.lines(snapshot)
+
+
+def _streamed(lines: Iterator[bytes], name: str) -> StreamingResponse:
+    saved = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_pieces(lines), media_type="application/x-ndjson", headers=saved)
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines put together into pieces worth sending."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= PIECE:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _shown(snapshot: Snapshot) -> SnapshotShown:
+    return SnapshotShown(
+        name=snapshot.name,
+        content_hash=snapshot.content_hash,
+        created=snapshot.created,
+        records=snapshot.records,
+        num_bytes=snapshot.num_bytes,
+        manifest=dict(snapshot.manifest),
+    )
