@@ -7,7 +7,7 @@ from helpers.desk_of_raters import Desk, candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keel.annotate.assignment import choose, is_due, short_of_raters
+from keel.annotate.assignment import b_on_the_left, choose, is_due, short_of_raters
 from keel.store.rows import Candidate
 from keel.store.settings import ProjectSettings
 
@@ -58,7 +58,7 @@ def test_laws_of_assignment(desk, data):
             elif choice.purpose == "judge":
                 assert set(desk.items[choice.item_id]) <= set(desk.raters[user])
         for n in range(len(mine) + 1):
-            assert abs(sum(c.swapped for c in mine[:n]) - n / 2) <= 2, "sides out of balance"
+            assert abs(sum(c.swapped for c in mine[:n]) - n / 2) <= 0.5, "sides out of balance"
     votes = Counter(c.item_id for _, c in desk.tasks if c.purpose == "judge")
     for item, skills in desk.items.items():
         able = sum(set(skills) <= set(held) for held in desk.raters.values())
@@ -80,7 +80,7 @@ def test_twelve_raters_and_five_hundred_items_get_exactly_the_overlap():
     assert len(votes) == 500
     swapped = Counter(c.item_id for _, c in desk.tasks if c.purpose == "judge" and c.swapped)
     both_ways = np.mean([swapped[i] in (1, 2) for i in range(500)])
-    assert both_ways > 0.9, "items are seen from both sides"
+    assert both_ways > 0.76, "by chance 3 in 4 items are seen from both sides"
     together = Counter(
         pair
         for item in range(500)
@@ -148,8 +148,7 @@ def test_calibration_comes_first_and_each_rater_has_an_order_of_their_own():
     assert {pick.purpose for _, pick in desk.tasks} == {"calibration"}
     assert all({pick.item_id for pick in mine} == set(range(50)) for mine in desk.given.values())
     assert len({tuple(pick.item_id for pick in mine) for mine in desk.given.values()}) == 8
-    for item in range(50):
-        assert 2 <= sum(pick.swapped for _, pick in desk.tasks if pick.item_id == item) <= 6
+    assert all(sum(pick.swapped for pick in mine) == 25 for mine in desk.given.values())
 
 
 def test_disputes_come_before_other_work_the_urgent_first_unless_nobody_is_to_settle_them():
@@ -169,22 +168,25 @@ def test_golden_items_do_not_come_where_there_is_nothing_to_hide_them_among():
 def test_a_repeat_turns_the_sides_and_does_not_pull_them_apart():
     often = ProjectSettings(repeat_share=0.5, golden_share=0)
     past = (*items(7, missing=0, swapped_before=True), *items(8, missing=0, swapped_before=False))
+    for n in range(40):
+        pick = choose(candidates(open=items(1), repeats=past, given={"judge": n}), often, 0)
+        assert pick.swapped == b_on_the_left(n, 1, 0)
+        assert pick.purpose == "judge" or (pick.item_id, pick.swapped) in {(7, False), (8, True)}
+        if not pick.swapped:
+            one_way = candidates(open=items(1), repeats=past[1:], given={"judge": n})
+            assert choose(one_way, often, 0).purpose == "judge"
 
-    def repeats(**fields):
-        asked = [candidates(open=items(1), repeats=past, given={"judge": n}, **fields) for n in range(40)]
-        return {(p.item_id, p.swapped) for p in (choose(one, often, 0) for one in asked) if p.purpose == "repeat"}
 
-    assert repeats() <= {(7, False), (8, True)}
-    assert repeats(swapped_lead=2) == {(7, False)}
-    assert repeats(swapped_lead=-2) == {(8, True)}
+def test_of_every_two_tasks_one_is_swapped_and_a_coin_says_which():
+    sides = [b_on_the_left(n, 5, 3) for n in range(2000)]
+    assert all(first != second for first, second in zip(sides[::2], sides[1::2], strict=True))
+    assert 430 < sum(sides[::2]) < 570
 
 
-def test_sides_swing_back_and_an_item_is_seen_both_ways():
-    assert choose(candidates(swapped_lead=2, open=items(1, swapped_lead=-2)), PLAIN, 0).swapped is False
-    assert choose(candidates(swapped_lead=-2, open=items(1)), PLAIN, 0).swapped is True
-    assert choose(candidates(open=items(1, swapped_lead=2)), PLAIN, 0).swapped is False
-    coins = [choose(candidates(open=items(1)), PLAIN, seed).swapped for seed in range(200)]
-    assert 70 < sum(coins) < 130
+def test_of_equally_urgent_items_one_takes_its_turn_to_stand_the_other_way():
+    turns = [choose(candidates(open=items(*range(12)), given={"judge": n}), PLAIN, 0) for n in range(40)]
+    by_side = {side: {pick.item_id for pick in turns if pick.swapped == side} for side in (False, True)}
+    assert not by_side[False] & by_side[True]
 
 
 def test_the_same_question_has_the_same_answer():

@@ -7,7 +7,7 @@ from keel.annotate.assignment import choose
 from keel.store.rows import Candidate, Candidates, Membership, Pick, Project
 from keel.store.settings import ProjectSettings
 
-LIMIT = 64
+LIMIT = 24
 """Rows that a list of candidates is cut to."""
 
 
@@ -45,8 +45,6 @@ class Desk:
         self.given = {user: [] for user in self.raters}
         self.seen = {user: set() for user in self.raters}
         self.votes = Counter()
-        self.lead = Counter()
-        self.own_lead = Counter()
         self.waiting = dict.fromkeys(self.items)
 
     def candidates(self, user: int) -> Candidates:
@@ -62,7 +60,6 @@ class Desk:
                     skills=skills.get(item, ()),
                     priority=self.priority.get(item, 0.0),
                     missing=self.settings.overlap - self.votes[item, purpose],
-                    swapped_lead=self.lead[item, purpose],
                 )
                 for item in able[:LIMIT]
             )
@@ -78,7 +75,6 @@ class Desk:
             user_id=user,
             skills=self.raters[user],
             given=Counter(pick.purpose for pick in mine),
-            swapped_lead=self.own_lead[user],
             open=listed(self.waiting, "judge", self.items),
             golden=listed(self.golden, "golden", self.golden),
             repeats=tuple(repeats[:LIMIT]),
@@ -91,10 +87,7 @@ class Desk:
             self.given[user].append(pick)
             self.seen[user].add(pick.item_id)
             self.tasks.append((user, pick))
-            side = 1 if pick.swapped else -1
             self.votes[pick.item_id, pick.purpose] += 1
-            self.lead[pick.item_id, pick.purpose] += side
-            self.own_lead[user] += side
             if pick.purpose == "judge" and self.votes[pick.item_id, "judge"] >= self.settings.overlap:
                 del self.waiting[pick.item_id]
         return pick

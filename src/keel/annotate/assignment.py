@@ -8,7 +8,8 @@ A pure function of what the store gathered: the same candidates, settings and se
 4. an item that needs votes: those that need a skill of this rater before those that anybody can do, then those with
    the fewest votes missing, so that items get done rather than begun, then by priority, then at random.
 
-Sides: what balances the rater's own, else what balances the item's, else a coin of (seed, item, rater).
+Sides: of every two tasks in a row a rater has b on the left in one, and a coin of (seed, rater) says in which. An item
+should change sides from one vote to the next, so of equally urgent items one is taken whose turn it is.
 """
 
 from collections import Counter
@@ -19,32 +20,44 @@ from keel.core.seed import derive
 from keel.store.rows import Candidate, Candidates, Pick, Purpose
 from keel.store.settings import ProjectSettings
 
-SIDES_APART = 2
-"""From this lead on, the next task brings the sides of a rater back together."""
-
 
 def choose(candidates: Candidates, settings: ProjectSettings, seed: int) -> Pick | None:
     """The next task; None when there is nothing that this rater can do now."""
-    rater = candidates.member.user_id
+    rater, position = candidates.member.user_id, sum(candidates.given.values())
+    swapped = b_on_the_left(position, rater, seed)
+
+    def pick(purpose: Purpose, items: Sequence[Candidate]) -> Pick:
+        item = min(items, key=lambda item: derive(seed, purpose, item.item_id, rater))
+        return Pick(item_id=item.item_id, purpose=purpose, swapped=swapped)
+
     if candidates.calibration:
         left = [item for item in candidates.calibration if item.item_id not in candidates.in_view]
-        return _pick("calibration", left, candidates, seed) if left else None
+        return pick("calibration", left) if left else None
     if settings.adjudicate and (disputes := _able(candidates.disputes, candidates)):
         urgent = max(item.priority for item in disputes)
-        return _pick("adjudicate", [item for item in disputes if item.priority == urgent], candidates, seed)
+        return pick("adjudicate", [item for item in disputes if item.priority == urgent])
     open_items = [item for item in _able(candidates.open, candidates) if item.missing > 0]
     if not open_items:
         return None  # without work to hide among, golden items and repeats would show what they are
-    position = sum(candidates.given.values())
-    if is_due("repeat", settings.repeat_share, position, rater, seed) and (again := _repeats(candidates)):
-        item = _drawn("repeat", again, rater, seed)
-        return Pick(item_id=item.item_id, purpose="repeat", swapped=not item.swapped_before)
+    if is_due("repeat", settings.repeat_share, position, rater, seed) and (
+        again := [
+            item for item in candidates.repeats if item.swapped_before is not None and item.swapped_before != swapped
+        ]
+    ):
+        return pick("repeat", again)
     if is_due("golden", settings.golden_share, position, rater, seed) and (
         golden := _able(candidates.golden, candidates)
     ):
-        return _pick("golden", golden, candidates, seed)
+        return pick("golden", golden)
     first = min(_rank(item) for item in open_items)
-    return _pick("judge", [item for item in open_items if _rank(item) == first], candidates, seed)
+    urgent_items = [item for item in open_items if _rank(item) == first]
+    its_turn = [item for item in urgent_items if _swapped_next(item, seed) == swapped]
+    return pick("judge", its_turn or urgent_items)
+
+
+def b_on_the_left(position: int, rater: int, seed: int) -> bool:
+    """Whether b stands left in a rater's task at `position`, from 0: in one of every two in a row."""
+    return (derive(seed, "side", rater, position // 2) + position) % 2 == 1
 
 
 def is_due(purpose: Purpose, share: float, position: int, rater: int, seed: int) -> bool:
@@ -84,28 +97,6 @@ def _able(items: Iterable[Candidate], candidates: Candidates) -> list[Candidate]
     return [item for item in items if skills.issuperset(item.skills) and item.item_id not in in_view]
 
 
-def _repeats(candidates: Candidates) -> list[Candidate]:
-    """The items to show again whose other side does not pull the rater's sides further apart."""
-    lead = candidates.swapped_lead
-    return [
-        item
-        for item in candidates.repeats
-        if item.swapped_before is not None and (abs(lead) < SIDES_APART or item.swapped_before == (lead > 0))
-    ]
-
-
-def _pick(purpose: Purpose, items: Sequence[Candidate], candidates: Candidates, seed: int) -> Pick:
-    """One of the items at random, and its side."""
-    rater = candidates.member.user_id
-    item = _drawn(purpose, items, rater, seed)
-    if abs(candidates.swapped_lead) >= SIDES_APART:
-        swapped = candidates.swapped_lead < 0
-    elif item.swapped_lead:
-        swapped = item.swapped_lead < 0
-    else:
-        swapped = derive(seed, "side", item.item_id, rater) % 2 == 1
-    return Pick(item_id=item.item_id, purpose=purpose, swapped=swapped)
-
-
-def _drawn(purpose: Purpose, items: Sequence[Candidate], rater: int, seed: int) -> Candidate:
-    return min(items, key=lambda item: derive(seed, purpose, item.item_id, rater))
+def _swapped_next(item: Candidate, seed: int) -> bool:
+    """Which way the item's next vote should stand so that its votes take turns."""
+    return (derive(seed, "item side", item.item_id) + item.missing) % 2 == 1

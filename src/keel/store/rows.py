@@ -311,8 +311,6 @@ class Candidate:
     """Votes that are neither cast nor leased; 0 where the purpose needs none."""
     swapped_before: bool | None = None
     """How it stood the first time, for a repeat."""
-    swapped_lead: int = 0
-    """Votes and live leases on it for this purpose with b on the left, less those with a there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,8 +336,6 @@ class Candidates:
     """How many items this rater has judged or holds, by purpose."""
     in_view: tuple[int, ...]
     """Items that the rater holds now."""
-    swapped_lead: int = 0
-    """Of the items in `given`, those with b on the left less those with a there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
