@@ -4,7 +4,7 @@ Measures treat a, tie, b as ordered, as keel's gate does: Krippendorff's ordinal
 kappa with quadratic weights for one rater against the others, where a against b costs four times a against a tie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from statistics import NormalDist, median
@@ -143,15 +143,24 @@ def has_majority(choices: Sequence[Choice]) -> bool:
     return any(2 * codes.count(code) > len(codes) for code in set(codes))
 
 
-def kappa_with_others(table: Table) -> list[Estimate]:
-    """Each rater's kappa with all others, quadratic weights; every pair of votes on the same item counts.
+def kappa_with_others(table: Table, trusted: Collection[str] | None = None) -> list[Estimate]:
+    """Each rater's kappa with all others, or those `trusted`; quadratic weights, every pair of votes on an item counts.
 
     The interval is the sandwich estimate with items as clusters: a rater's many pairs on one item are no evidence of
     their own. In simulations it covers the truth in 88 to 93 % with 30 items a rater, in 91 to 96 % with 120 to 300.
     nan where the rater shares no item, or all votes say the same.
     """
-    counts = np.stack([(table.votes == code).sum(axis=1) for code in range(3)], axis=1).astype(np.float64)  # [N, 3]
-    return [_one_with_others(table.votes[:, column], counts) for column in range(len(table.raters))]
+    counts = votes_of(table, trusted)
+    return [
+        _one_with_others(table.votes[:, column], counts, trusted is None or rater in trusted)
+        for column, rater in enumerate(table.raters)
+    ]
+
+
+def votes_of(table: Table, trusted: Collection[str] | None = None) -> Floats:
+    """Votes for a, tie and b on each item, [N, 3], by all or by the `trusted` raters."""
+    columns = [at for at, rater in enumerate(table.raters) if trusted is None or rater in trusted]
+    return np.stack([(table.votes[:, columns] == code).sum(axis=1) for code in range(3)], axis=1).astype(np.float64)
 
 
 def rater_effects(ballots: Sequence[Ballot]) -> list[RaterEffect]:
@@ -248,11 +257,13 @@ def _disagreement(votes: Ints) -> Floats:
     return costs / total if total else costs
 
 
-def _one_with_others(mine: Ints, counts: Floats, level: float = 0.95) -> Estimate:
+def _one_with_others(mine: Ints, counts: Floats, counted: bool, level: float = 0.95) -> Estimate:
+    """One rater with those who cast `counts`; `counted` says whether the rater's own votes are among them."""
     rows = np.flatnonzero(mine != MISSING)
     others = counts[rows].copy()  # [n, 3]
     said = mine[rows]
-    others[np.arange(len(rows)), said] -= 1
+    if counted:
+        others[np.arange(len(rows)), said] -= 1
     kept = others.sum(axis=1) > 0
     others, said = others[kept], said[kept]
     n = len(said)
