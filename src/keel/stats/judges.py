@@ -68,8 +68,9 @@ def judge_report(
         raise DataError(f"One code a pair is needed; got {truth.size} gold, {first.size} and {second.size} verdicts.")
     kinds, times = np.unique(np.stack([truth, first, second], axis=1), axis=0, return_counts=True)
     t, v, s = kinds.T
-    draws = np.random.default_rng(seed).multinomial(len(truth), times / max(1, len(truth)), size=resamples)
-    draws = draws.astype(np.float64) if len(truth) else np.zeros((resamples, len(times)))
+    draws = np.zeros((resamples, len(times)))
+    if len(truth):
+        draws += np.random.default_rng(seed).multinomial(len(truth), times / len(truth), size=resamples)
 
     def estimate(measure: "tuple[Floats, Floats]") -> Estimate:
         return Estimate(float(measure[0]), *percentile_interval(measure[1], confidence), confidence)

@@ -63,8 +63,9 @@ def position_bias(
     share = Estimate(won / decided if decided else nan, *wilson(won, decided, confidence), confidence)
     if not decided:
         value, error = nan, nan
-    elif first is None or second is None:
-        # Half a judgment on either side keeps a rater who always clicks left finite (Haldane 1956).
+    elif first is None or second is None or not won or not lost:
+        # Half a judgment on either side keeps a rater who always clicks left finite (Haldane 1956); for such a rater
+        # strengths change nothing.
         value, error = log((won + 0.5) / (lost + 0.5)), sqrt(1 / (won + 0.5) + 1 / (lost + 0.5))
     elif ties:
         fit = fit_ties(first, second, said, position_bias=True)
@@ -107,8 +108,7 @@ def _first_mover(first: np.ndarray, second: np.ndarray, won: Floats) -> tuple[fl
     design[rows, first] += 1.0
     design[rows, second] -= 1.0
     design[:, size] = 1.0
-    # As with Haldane's correction above, a side that always wins has a finite pull.
-    penalty = np.r_[np.full(size, 1e-3), 1e-2]
+    penalty = np.r_[np.full(size, 1e-3), 0.0]
     parameters = np.zeros(size + 1)
     for _ in range(100):
         p = sigmoid(design @ parameters)
