@@ -68,7 +68,7 @@ def test_every_answer_says_where_it_comes_from(place, tmp_path):
         for letter in "ab":
             origin = pair["provenance"][letter]
             assert any(r["response"] == pair[f"response_{letter}"] and r["provenance"] == origin for r in rows)
-        assert pair["side"] == ("held_out" if is_held_out(prompt_key(pair["prompt"]), 0.25) else "train")
+        assert pair["provenance"]["side"] == ("held_out" if is_held_out(prompt_key(pair["prompt"]), 0.25) else "train")
 
 
 def test_what_was_drawn_is_not_drawn_again_and_more_may_be_asked_for(place, tmp_path):

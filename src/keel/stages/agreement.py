@@ -1,26 +1,13 @@
 """How far the raters of a comparison set agree, whether that is enough to train on, and if not, who and what is why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from keel.annotate.consensus import vote_table
-from keel.data.records import Comparison, prompt_text
-from keel.monitor.bands import agreement_gate
+from keel.annotate.agreement import Gate, gate
+from keel.annotate.ballots import ballots_in
+from keel.data.records import Comparison
 from keel.monitor.thresholds import DEFAULT, Thresholds
-from keel.monitor.verdict import Verdict
-from keel.stats.agreement import AgreementReport, agreement_report, disputed_items
-
-NAMED_RATERS, NAMED_ITEMS = 3, 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """What the votes on a set come to."""
-
-    figures: dict[str, Any]
-    """Flat, for events and summaries."""
-    verdict: Verdict
 
 
 def agreement_figures(records: Sequence[Comparison]) -> dict[str, Any]:
@@ -28,53 +15,34 @@ def agreement_figures(records: Sequence[Comparison]) -> dict[str, Any]:
 
     Nothing when fewer than two raters voted on any of them.
     """
-    found = measured_agreement(records)
-    return found.figures if found else {}
+    report = checked_agreement(records).report
+    return report.to_dict() if report else {}
 
 
-def measured_agreement(records: Sequence[Comparison], thresholds: Thresholds = DEFAULT) -> Agreement | None:
-    """Agreement among the votes on the records, a < tie < b on an ordinal scale, and what to make of it.
+def checked_agreement(
+    records: Sequence[Comparison], thresholds: Thresholds = DEFAULT, override: str | None = None
+) -> Gate:
+    """The gate on the votes of the records; its items are the lines of the file that they were read from."""
+    ballots, where = ballots_in(records), ""
+    lines = numbers(records)
+    if lines is not None:
+        ballots = [replace(ballot, item_id=lines[ballot.item_id]) for ballot in ballots]
+        where = f"Items are lines of {records[0].source.rpartition(':')[0]}."
+    found = gate(ballots, override=override, thresholds=thresholds)
+    if found.report is None or found.verdict.level == "ok" or not where:
+        return found
+    return replace(found, verdict=replace(found.verdict, remedy=f"{found.verdict.remedy} {where}"))
 
-    A verdict that is not ok names the raters who agree least with the others and the most disputed items. None when
-    fewer than two raters voted on any record.
-    """
-    table = vote_table(records)
-    if table is None:
+
+def numbers(records: Sequence[Comparison]) -> list[int] | None:
+    """The line of each record; None where they are not lines of one file."""
+    parts = [record.source.rpartition(":") for record in records]
+    if len({file for file, _, _ in parts}) != 1 or not all(line.isdigit() for _, _, line in parts):
         return None
-    votes, raters = table
-    report = agreement_report(votes, raters, "ordinal")
-    verdict = agreement_gate(
-        report.alpha.value,
-        report.alpha.low,
-        report.alpha.high,
-        num_items=report.num_shared_items,
-        num_raters=report.num_raters,
-        thresholds=thresholds,
-    )
-    if verdict.level != "ok":
-        who, what = apart(report), [named(records[index]) for index in disputed_items(votes)[:NAMED_ITEMS]]
-        said = " ".join(filter(None, [who, f"Most disputed: {'; '.join(what)}." if what else ""]))
-        verdict = replace(verdict, message=f"{verdict.message} {said}".strip())
-    return Agreement(figures=report.to_dict(), verdict=verdict)
-
-
-def apart(report: AgreementReport) -> str:
-    """The raters who agree least with all others, worst first, in words; below the set's own figure only."""
-    line = report.kappa.value
-    far = sorted((r for r in report.raters if r.num_pairs and r.kappa < line), key=lambda r: r.kappa)[:NAMED_RATERS]
-    if report.num_raters < 3 or not far:
-        return ""
-    said = [f"{rater.rater} (kappa {rater.kappa:.2f}, {rater.num_votes} votes)" for rater in far]
-    return f"Least like the others: {', '.join(said)}."
-
-
-def named(record: Comparison) -> str:
-    """An item so that people find it: where it stands, and how its prompt begins."""
-    text = " ".join(prompt_text(record.prompt or record.a).split())
-    start = text if len(text) <= 40 else f"{text[:39]}…"
-    return f"{record.source} ({start})" if record.source else start
+    lines = [int(line) for _, _, line in parts]
+    return lines if len(set(lines)) == len(lines) else None
 
 
 def overriding(reason: str | None) -> dict[str, str]:
     """What stands in the settings of that which was trained against the gate; nothing where nobody overrode it."""
-    return {} if reason is None else {"override_agreement": reason}
+    return {"override_agreement": reason} if reason else {}

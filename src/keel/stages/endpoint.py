@@ -110,7 +110,7 @@ class PassingError(Exception):
         self.wait_s = wait_s
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect could carry the key to another host."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
@@ -183,7 +183,7 @@ class Endpoint:
         data = json.dumps(body).encode("utf-8", "replace")
         request = urllib.request.Request(url, data, headers, method="POST")
         until = time.monotonic() + self.config.timeout_seconds
-        opener = urllib.request.build_opener(_NoRedirect)
+        opener = urllib.request.build_opener(NoRedirect)
         try:
             with opener.open(request, timeout=self.config.timeout_seconds) as response:
                 return _read(response, until)

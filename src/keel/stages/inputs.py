@@ -1,20 +1,25 @@
 """The records of a run: read once, split by prompt, frozen as artifacts with the hash of their content."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile as copy_file
 from typing import Any, Literal
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest
-from keel.core.errors import DataError, GateError
+from keel.core.errors import ArtifactError, DataError, GateError
+from keel.core.files import atomic_write_json, file_sha256
 from keel.data.dialect import Kind
 from keel.data.formats import DataConfig, Reading, read, to_values, write_jsonl
 from keel.data.records import Comparison, Record
+from keel.data.snapshot import MANIFEST, RECORDS, read_snapshot, snapshot_at
 from keel.data.split import split
-from keel.stages.agreement import measured_agreement
+from keel.stages.agreement import checked_agreement
 from keel.stages.context import Run, StageResult
+from keel.stages.place import Place, names_place
 from keel.stages.recipe import DataSection, Recipe
+from keel.stages.studio_snapshots import copy_lines, looked_up, opened, without_secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,39 +89,38 @@ def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> 
     Raises GateError, with the raters and items responsible, when Krippendorff's alpha is below
     thresholds.agreement_block and data.override_agreement gives no reason.
     """
-    found = measured_agreement(records, run.thresholds)
-    if found is None:
+    found = checked_agreement(records, run.thresholds, recipe.data.override_agreement)
+    if found.report is None:
         return {}
-    verdict, figures = found.verdict, found.figures
-    reason = recipe.data.override_agreement
-    if verdict.level == "stop" and reason is not None:
-        figures = {**figures, "override": reason}
-        verdict = replace(verdict, message=f"{verdict.message} Trained on all the same: {reason}")
+    reason = found.verdict.figures.get("override")
+    figures = found.report.to_dict() | ({"override": reason} if reason else {})
     run.events.append("agreement", stage="data", **figures)
-    run.verdict("data", verdict)
-    if verdict.level == "stop" and reason is None:
+    run.verdict("data", found.verdict)
+    if not found.passed:
         raise GateError(
-            f"{verdict.message} What is trained on it would be confidently wrong. {verdict.remedy} To go on all the "
-            "same, say why: data.override_agreement. The reason is kept in what is trained and in the report."
+            f"{found.verdict.message} What is trained on it would be confidently wrong. {found.verdict.remedy} To go "
+            "on all the same, say why: data.override_agreement. It is kept in what is trained and in the report."
         )
     return figures
 
 
 def freeze(run: Run, section: DataSection, what: Kind, config: DataConfig) -> RecordSet:
     """The records as an artifact of two files, named by the hash of what they say and how long they may be."""
+    config, sources = frozen_source(run, config)
     reading = read(config, what)
     train, held_out = split(reading.records, config.holdout)
     if not train:
         raise DataError(f"{config.path}: all {len(held_out)} records were held out; lower holdout={config.holdout}.")
-    return record_set(run, section, what, reading, train, held_out, {"holdout": config.holdout})
+    return record_set(run, section, what, reading, train, held_out, {"holdout": config.holdout}, sources)
 
 
 def freeze_held_out(
     run: Run, section: DataSection, what: Literal["comparisons", "prompts"], config: DataConfig, name: str
 ) -> RecordSet:
     """Records that nothing is trained on, whatever `config.holdout` says; `name` is what people see."""
+    config, sources = frozen_source(run, config)
     reading = read(config, what)
-    return record_set(run, section, what, reading, [], reading.records, {"use": name}, name)
+    return record_set(run, section, what, reading, [], reading.records, {"use": name}, sources, name)
 
 
 def record_set(
@@ -127,6 +131,7 @@ def record_set(
     train: Sequence[Record],
     held_out: Sequence[Record],
     settings: dict[str, Any],
+    sources: Sequence[Artifact] = (),
     name: str = "",
 ) -> RecordSet:
     """Both sides as an artifact. The limits on length count towards its hash, since every stage cuts by them."""
@@ -152,12 +157,56 @@ def record_set(
             "too_long": section.too_long,
             **settings,
         },
-        [],
+        sources,
         body,
         kind=f"{what.rstrip('s')}_set",
         label=f"data {name or what}",
     )
     return RecordSet(train=train, held_out=held_out, artifact=artifact)
+
+
+def frozen_source(run: Run, config: DataConfig) -> tuple[DataConfig, Sequence[Artifact]]:
+    """Where to read, and the snapshot that it comes from as an artifact of the run; none for ordinary files.
+
+    The artifact holds the records and the manifest: guide versions, raters by pseudonym, generators. It is a parent of
+    the set that is trained on, so every model's lineage ends in it, whatever becomes of the studio.
+    """
+    if names_place(config.path):
+        place = without_secret(Place.of(config.path))
+        with opened(place) as store:
+            found = looked_up(store, place)
+            manifest = {**found.manifest, "name": found.name, "content_hash": found.content_hash}
+            artifact = snapshot_artifact(run, manifest, lambda target: copy_lines(store, found, target))
+    elif snapshot_at(config.path):
+        folder = read_snapshot(config.path)
+        artifact = snapshot_artifact(run, folder.manifest, lambda target: copy_file(folder.records, target))
+    else:
+        return config, ()
+    records = artifact.path / RECORDS
+    if file_sha256(records) != artifact.config["content_hash"]:
+        raise ArtifactError(
+            f"{records}: changed since it was frozen. Remove {artifact.path} and give the same command again."
+        )
+    return config.model_copy(update={"path": str(records)}), [artifact]
+
+
+def snapshot_artifact(run: Run, manifest: Mapping[str, Any], copy: Callable[[Path], object]) -> Artifact:
+    """A snapshot inside the run: its records, checked by hash, and its manifest."""
+
+    def write(folder: Path) -> None:
+        copy(folder / RECORDS)
+        atomic_write_json(folder / MANIFEST, dict(manifest))
+
+    about = {"name": manifest["name"], "content_hash": manifest["content_hash"]}
+    known = {name: manifest[name] for name in ("project", "guide_version", "labels") if name in manifest}
+    return run.stage(
+        "snapshot",
+        about,
+        [],
+        lambda _: StageResult(metrics=known, write=write),
+        kind="snapshot",
+        label=f"snapshot {manifest['name']}",
+    )
 
 
 def content_digest(records: Sequence[Record]) -> str:

@@ -48,9 +48,7 @@ class CandidatePair:
             "prompt": to_values(self.prompt)["prompt"],
             "response_a": self.a.text,
             "response_b": self.b.text,
-            "key": self.key,
-            "side": self.side,
-            "provenance": {"a": self.a.provenance, "b": self.b.provenance},
+            "provenance": {"a": self.a.provenance, "b": self.b.provenance, "side": self.side},
         }
 
 

@@ -6,11 +6,14 @@ Python files are the exception: they are always taken from the recipe's folder (
 from pathlib import Path
 
 from keel.data.formats import DataConfig
+from keel.stages.place import Place, names_place
 from keel.stages.recipe import Recipe, RewardPart
 
 
 def located(path: str, folder: Path) -> str:
     """`path` if it exists from here, the one beside the recipe if that exists, else unchanged (a hub name)."""
+    if names_place(path):
+        return Place.of(path).below(folder).address
     beside = folder / path
     return path if Path(path).exists() or not beside.exists() else str(beside)
 
