@@ -38,7 +38,7 @@ ALARMED: dict[str, Any] = {
     "reward": None,
     "evaluate": None,
     "ppo": {"updates": 10, "rewards": THANKS, "evaluate_every": 2, "optim": {"learning_rate": 3e-3}},
-    "guardian": {"snapshot_every": 2, "quiet_updates": 1, "snapshots": 2, "actions": {"max_rollbacks": 2}},
+    "guardian": {"snapshot_every": 2, "quiet_updates": 1, "snapshots": 2, "actions": {"max_rollbacks": 2, "kl_factor": 3.0}},
     "thresholds": LOW_LINE,
 }
 """Rolls back twice, then stops. Changes for `Workplace.run`."""

@@ -1,6 +1,7 @@
 """Evidence weighed, and what follows from it."""
 
 import itertools
+from dataclasses import replace
 from math import exp, log
 from typing import get_args
 
@@ -20,11 +21,13 @@ from keel.monitor.guardian import (
     Decision,
     Memory,
     Steering,
+    Trial,
     assess,
     because,
     corrected,
     decide,
     mode_of,
+    trial,
 )
 from keel.monitor.rules import FAMILIES, RULES
 from keel.monitor.settings import ActionsConfig, CheckConfig, GuardianConfig, RuleName
@@ -369,3 +372,24 @@ def test_tightening_sets_the_price_of_what_is_gamed():
     signs = [sign("length_hacking", 0.9), sign("off_distribution", 0.9)]
     found = doing(*signs, memory=Memory(likely_updates=2))
     assert corrected(Steering(kl_coef=0.1), found, ActionsConfig(), 0.0, 10.0).length_penalty == 0.5
+
+
+def test_tightened_settings_are_on_trial_by_the_figure_that_gave_the_alarm():
+    figures = {"win_rate": 0.4, "kl_nats_per_sequence": 6.0, "kl_nats_per_sequence_before": 2.0, "since": 9}
+    first = Verdict("watch", "human_gain", "", {"win_rate": 0.4}, "", "", 0.9)
+    decided = doing(first, Verdict("act", "kl_runaway", "", figures, "", "", 0.9), memory=Memory(likely_updates=2))
+    assert decided.action == "tighten"
+    found = trial(decided, until=23)
+    assert found == Trial(
+        figure="kl_nats_per_sequence", before=2.0, at=6.0, until=23, since=9, rules=["human_gain", "kl_runaway"]
+    )
+    assert found.helped(4.0)
+    assert not found.helped(4.1)
+    fallen = replace(found, before=1.0, at=0.2)
+    assert fallen.helped(0.7)
+    assert not fallen.helped(0.5)
+
+
+def test_without_a_figure_of_before_and_now_nothing_is_tried():
+    told = Verdict("act", "human_gain", "", {"win_rate": 0.4, "since": 3}, "", "", 0.9)
+    assert trial(doing(told, sign("kl_runaway", 0.8), memory=Memory(likely_updates=2)), until=9) is None

@@ -174,6 +174,44 @@ def corrected(
     return changed
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """Whether tightened settings have helped: the figure that gave the alarm has gone back half of its way."""
+
+    figure: str
+    before: float
+    """Its level before the trouble."""
+    at: float
+    """Its level when the settings were tightened."""
+    until: int
+    """Step at which that is decided."""
+    since: int | None
+    """Step at which the trouble began."""
+    rules: list[str]
+
+    def helped(self, now: float) -> bool:
+        """Whether a level of `now` is half of the way back, or more."""
+        half = (self.before + self.at) / 2
+        return now <= half if self.at > self.before else now >= half
+
+
+def trial(decision: Decision, until: int) -> Trial | None:
+    """What to look at after a decision to tighten; None where no sign says from where to where its figure went."""
+    for verdict in decision.evidence:
+        for name, before in verdict.figures.items():
+            at = verdict.figures.get(name.removesuffix("_before"))
+            if name.endswith("_before") and isinstance(before, float) and isinstance(at, float) and at != before:
+                return Trial(
+                    figure=name.removesuffix("_before"),
+                    before=before,
+                    at=at,
+                    until=until,
+                    since=decision.since,
+                    rules=list(decision.rules),
+                )
+    return None
+
+
 @dataclass
 class Memory:
     """What the guardian has done so far; plain values, kept with every checkpoint."""
@@ -185,6 +223,8 @@ class Memory:
     """Updates in a row at which trouble was likely; one kind of evidence may be chance once."""
     tightened: bool = False
     """Settings were tightened, and the doubt behind it has not passed since."""
+    trial: dict[str, Any] | None = None
+    """What must have gone back half of its way some updates after settings were tightened (`Trial` as plain values)."""
     raised_by: float = 1.0
     """Factor by which the KL coefficient was raised since the last rollback."""
     advised_until: int = 0

@@ -5,7 +5,7 @@ Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor
 
 from collections.abc import Mapping
 from functools import lru_cache
-from math import exp
+from math import exp, log
 from statistics import fmean
 from typing import Any
 
@@ -169,10 +169,9 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         text = f"{found}; it was {drop.before:.0%} (p {drop.p_value:.2f})."
         return Verdict("watch", rule, text, figures, "Ask about more pairs.", GAMED, 1 - drop.p_value)
     score = reading(history.steps, "score_mean")
-    recent = everything[-thresholds.human_flat_verdicts :]
-    if score is not None and score.errors > SURE and len(recent) == thresholds.human_flat_verdicts:
+    if score is not None and score.errors > SURE and len(everything) >= thresholds.human_flat_verdicts:
         # How sure it is that they gain nothing worth the name: against a win rate of this least gain or more.
-        sure = 1 - exp(-max(0.0, log_evidence(recent, null_at_least=thresholds.human_least_gain)))
+        recent, sure = _no_gain(tuple(everything), thresholds.human_flat_verdicts, thresholds.human_least_gain)
         if fmean(recent) <= 0.5 or (sure >= 0.5 and fmean(recent) <= thresholds.human_least_gain):
             text = (
                 f"{found}, {fmean(recent):.0%} of the last {len(recent)}: no gain to speak of, though the score rises."
@@ -181,6 +180,17 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
                 "watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, max(sure, 0.5)
             )
     return Verdict("ok", rule, f"{found}.", figures)
+
+
+@lru_cache(maxsize=8)
+def _no_gain(verdicts: tuple[float, ...], least: int, gain: float) -> tuple[tuple[float, ...], float]:
+    """The newest verdicts, `least` or more, that tell most against a win rate of `gain` or more, and how sure they
+    make it; that the best stretch was picked is paid for.
+    """
+    stretches = [verdicts[-count:] for count in range(least, len(verdicts) + 1, max(1, least // 3))]
+    evidence = [log_evidence(stretch, null_at_least=gain) for stretch in stretches]
+    best = max(range(len(stretches)), key=evidence.__getitem__)
+    return stretches[best], 1 - exp(-max(0.0, evidence[best] - log(len(stretches))))
 
 
 @lru_cache(maxsize=8)

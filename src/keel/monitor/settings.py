@@ -38,6 +38,8 @@ class ActionsConfig(Config):
     kl_factor: float = Field(2.0, gt=1)
     """By how much the KL coefficient is multiplied after a rollback, and divided when exploration has stalled; always
     within kl.low and kl.high."""
+    kl_most: float = Field(8.0, ge=1)
+    """How many times kl.initial the KL coefficient becomes at most: a policy that may not move learns nothing."""
     kl_least: float = Field(0.02, gt=0)
     """What the KL coefficient is raised to, at least, where it was smaller."""
     length_penalty: float = Field(0.5, ge=0)
@@ -46,7 +48,7 @@ class ActionsConfig(Config):
     """shaping.missing_eos_ceiling from the moment that responses stop ending by themselves."""
     entropy_coef: float = Field(0.01, ge=0)
     """Entropy bonus from the moment that answers become alike; it comes before the KL coefficient."""
-    max_rollbacks: int = Field(3, ge=0)
+    max_rollbacks: int = Field(5, ge=0)
     """After so many rollbacks the next alarm ends the stage with the last healthy policy."""
 
 

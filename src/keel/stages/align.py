@@ -275,10 +275,9 @@ class Aligner:
 
     def corrected(self, before: Steering, decision: Decision) -> Steering:
         """The settings to go on with after a decision."""
-        kl, guardian = self.config.kl, self.guardian
-        return corrected(
-            before, decision, guardian.config.actions, kl.low, kl.high, raised_by=guardian.memory.raised_by
-        )
+        kl, actions, memory = self.config.kl, self.guardian.config.actions, self.guardian.memory
+        high = max(kl.low, min(kl.high, max(actions.kl_most * kl.initial, actions.kl_least)))
+        return corrected(before, decision, actions, kl.low, high, raised_by=memory.raised_by)
 
     def ask(self, check: LiveCheck, step: int) -> None:
         """Put pairs before the judges and take in what they have said so far."""

@@ -6,8 +6,22 @@ from typing import Any
 
 from keel.core.errors import NotFiniteError
 from keel.core.events import Event, plain
-from keel.monitor.guardian import CALM, LIKELY, Assessment, Decision, Memory, assess, because, decide, mode_of
+from keel.monitor.guardian import (
+    CALM,
+    LIKELY,
+    SURE_ENOUGH,
+    Assessment,
+    Decision,
+    Memory,
+    Trial,
+    assess,
+    because,
+    decide,
+    mode_of,
+    trial,
+)
 from keel.monitor.history import History, Series
+from keel.monitor.reading import RECENT
 from keel.monitor.rules import judged
 from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
@@ -69,7 +83,29 @@ class Guardian:
 
     def decide(self, step: int) -> Decision | None:
         """What to do after the update of `step`."""
-        return decide(self.verdicts, self.config, self.memory, step)
+        decision = decide(self.verdicts, self.config, self.memory, step)
+        if self.memory.trial is None or (decision is not None and decision.action in ("roll_back", "stop")):
+            return decision
+        return self._tried(Trial(**self.memory.trial), step) or decision
+
+    def _tried(self, trial: Trial, step: int) -> Decision | None:
+        """The way back, where tightened settings had their time and what was wrong has not gone back."""
+        if step < trial.until:
+            return None
+        self.memory.trial = None
+        now = float(self.history.steps.known(trial.figure)[-RECENT:].mean())
+        if trial.helped(now):
+            return None
+        spent = self.memory.rollbacks >= self.config.actions.max_rollbacks
+        return Decision(
+            action="stop" if spent else "roll_back",
+            rules=tuple(trial.rules),
+            evidence=tuple(self.verdicts[rule] for rule in trial.rules),
+            reason=f"Dearer settings have not helped: {trial.figure} is {plainly(now)}; it was {plainly(trial.before)} "
+            f"before the trouble and {plainly(trial.at)} when the settings were tightened.",
+            confidence=SURE_ENOUGH,
+            since=trial.since,
+        )
 
     def reconsider(self, step: int) -> Decision | None:
         """The same update once more, now that judges have been asked: nothing but what their answers lead to."""
@@ -141,6 +177,8 @@ class Guardian:
             self.memory.asked_until = until
         elif decision.action == "tighten":  # no quiet: what this does not stop must be undone at once
             self.memory.tightened = True
+            tried = trial(decision, until)
+            self.memory.trial = None if tried is None else asdict(tried)
             self.memory.raised_by *= after["kl_coef"] / before["kl_coef"] if before["kl_coef"] else 1.0
         else:
             self.memory.quiet_until = until
@@ -177,7 +215,8 @@ class Guardian:
     def went_back(self, step: int, to_step: int) -> None:
         """Forget what was after `to_step`; nothing new is decided until there are figures of the new course."""
         self.memory.rollbacks += 1
-        self.memory.likely_updates, self.memory.tightened, self.memory.raised_by = 0, False, 1.0
+        self.memory.likely_updates, self.memory.raised_by = 0, 1.0
+        self.memory.tightened, self.memory.trial = False, None
         self.memory.abandoned.append([to_step, step])
         self.history = self.history.until(to_step)
         self.snapshots.forget_after(to_step)
