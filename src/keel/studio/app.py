@@ -13,15 +13,19 @@ from keel.store.store import Store
 from keel.studio import pages
 from keel.studio.api import router
 from keel.studio.api.errors import add_handlers
+from keel.studio.api.identity import SAFE, Visits
 from keel.studio.auth import RateLimiter
 from keel.studio.figures import Kept
 from keel.studio.settings import MIB, StudioSettings
+from keel.studio.writer import Writer
 
 DESCRIPTION = """Everything that the studio's pages do: projects, items, votes, agreement, calibration, snapshots.
 
 Sign in with `POST /api/v1/login` and send what it returns as `csrf` in the header `x-keel-csrf` with every request that
 changes something; or send `Authorization: Bearer keel_...` with a token from `POST /api/v1/tokens`. Every refusal is
 `{"error": {"message", "field"?, "hint"?}}`."""
+JUDGING = ("/next", "/judgments", "/undo", "/release")
+"""What raters send all the time; it changes nobody's rights."""
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
     "content-security-policy": (
@@ -53,6 +57,8 @@ def create_app(store: Store, settings: StudioSettings | None = None) -> FastAPI:
     app.state.requests = RateLimiter(settings.requests_per_s, settings.requests_burst)
     app.state.logins = RateLimiter(settings.login_attempts / settings.login_window_s, settings.login_attempts)
     app.state.figures = Kept()
+    app.state.visits = Visits()
+    app.state.writer = Writer(store)
     add_handlers(app)
     app.include_router(router)
     app.include_router(pages.router)
@@ -76,10 +82,13 @@ class Shell:
             await self.app(scope, receive, send)
             return
         kept = scope["path"].startswith("/static/")
+        changes = scope["method"] not in SAFE and not scope["path"].endswith(JUDGING)
         extra = self._headers if kept else [*self._headers, (b"cache-control", b"no-store")]
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if changes:
+                    scope["app"].state.visits.forget()
                 given = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in given)]
             await send(message)

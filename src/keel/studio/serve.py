@@ -40,6 +40,7 @@ def serve(store: Store, settings: StudioSettings, *, say: Callable[[str], None],
             access_log=False,
             server_header=False,
             ws="none",
+            timeout_keep_alive=75,  # raters think between requests
             timeout_graceful_shutdown=1,
         )
         if open_browser:

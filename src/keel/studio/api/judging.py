@@ -4,16 +4,17 @@ Nothing here tells who or what wrote an answer, whether its verdict is known, or
 repeats look like all others.
 """
 
+import time
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from keel.annotate.assignment import choose
-from keel.core.errors import MissingError
+from keel.core.errors import ConflictError, MissingError
 from keel.data.records import prompt_text
-from keel.store.rows import Choice, Draft, Item, Lease, Project, RaterProgress, State
+from keel.store.rows import Choice, Draft, Item, Lease, Project, State
 from keel.store.settings import Rationale
 from keel.store.store import Transaction
 from keel.studio.api.errors import ApiError
@@ -21,6 +22,7 @@ from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
 from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, RaterProgressShown, Side, midnight
 from keel.studio.api.rounds import unlock_newcomer
 from keel.studio.markdown import chat_html, safe_html
+from keel.studio.writer import Writer
 
 router = APIRouter(tags=["judging"])
 
@@ -96,29 +98,27 @@ class ReleaseWish(Model):
 
 
 @router.post("/projects/{p}/next")
-def next_tasks(store: OpenStore, visit: Permitted, p: ProjectPath, given: TaskWish | None = None) -> Offer:
+def next_tasks(
+    request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: TaskWish | None = None
+) -> Offer:
     """The pair to judge now, and up to `ahead` more. Asking again gives the same ones until they are judged."""
-    now, wanted, user_id = store.clock(), (given.ahead if given else 0) + 1, visit.user.id
-    pick = partial(choose, settings=visit.of.settings, seed=visit.of.id)
-    with store.writing() as tx:
-        leases: list[Lease] = []
-        for place in range(wanted):
-            lease = tx.work.lease(visit.of.id, user_id, pick, now, ahead=place)
-            if lease is None or any(lease.id == held.id for held in leases):
-                break
-            leases.append(lease)
-        items = {item.id: item for item in tx.items.many([lease.item_id for lease in leases])}
-        told = tx.work.rater_progress(visit.of.id, user_id, since=midnight(now))
-        state = tx.projects.get(visit.of.id).state
-    tasks = [task_shown(visit.of, lease, items[lease.item_id]) for lease in leases]
-    return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=_progress(told), state=state)
+    now, ahead = time.time(), given.ahead if given else 0
+
+    def work(tx: Transaction) -> tuple[list[Lease], list[Item], RaterProgressShown]:
+        held = _handed_out(tx, visit, ahead, now)
+        return held, tx.items.many([lease.item_id for lease in held]), _progress(tx, visit, now)
+
+    leases, items, progress = writer_of(request).run(visit.of.id, work)
+    tasks = [task_shown(visit.of, lease, item) for lease, item in zip(leases, items, strict=True)]
+    return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=progress, state=visit.of.state)
 
 
 @router.post("/projects/{p}/judgments")
-def judge(store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
+def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
     """Store a judgment; on disk when this answers. The same `client_key` again gives the same judgment."""
-    now = store.clock()
-    with store.writing() as tx:
+    now = time.time()
+
+    def work(tx: Transaction) -> Saved:
         lease = own_lease(tx, visit, given.lease)
         _fits(visit.of, lease, given)
         draft = Draft(
@@ -129,29 +129,31 @@ def judge(store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> 
             seconds=given.seconds,
         )
         saved = tx.work.judge(given.lease, visit.user.id, draft, given.client_key, now)
+        if saved.choice == "withdrawn":
+            raise ConflictError("This judgment was taken back since. Judge the pair again under a new key.")
         if lease.round_id is not None and visit.member.unlocked_round is None:
             unlock_newcomer(tx, visit, lease.round_id)
-        told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
-    if saved.choice == "withdrawn":
-        raise ApiError(409, "This judgment was taken back since.", field="client_key", hint="Judge the pair again.")
-    shown = JudgmentShown(
-        id=saved.id, lease=saved.lease_id, choice=side_of(saved.choice, swapped=saved.swapped), created=saved.created
-    )
-    return Saved(judgment=shown, progress=_progress(told))
+        side = side_of(saved.choice, swapped=saved.swapped)
+        shown = JudgmentShown(id=saved.id, lease=saved.lease_id, choice=side, created=saved.created)
+        return Saved(judgment=shown, progress=_progress(tx, visit, now))
+
+    return writer_of(request).run(visit.of.id, work)
 
 
 @router.post("/projects/{p}/undo")
-def undo(store: OpenStore, visit: Permitted, p: ProjectPath, given: UndoWish) -> Reopened:
+def undo(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: UndoWish) -> Reopened:
     """Take a judgment of yours back; its pair is yours to judge again. What was said stays in the log of votes."""
-    now = store.clock()
-    with store.writing() as tx:
+    now = time.time()
+
+    def work(tx: Transaction) -> tuple[Lease, Item, RaterProgressShown]:
         said = tx.work.judgment(visit.user.id, given.client_key)
         if said is None or said.project_id != visit.of.id:
             raise ApiError(404, "You have no judgment with that key here.", field="client_key")
         lease = tx.work.undo(given.client_key, visit.user.id, now)
-        item = tx.items.get(lease.item_id)
-        told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
-    return Reopened(task=task_shown(visit.of, lease, item), progress=_progress(told))
+        return lease, tx.items.get(lease.item_id), _progress(tx, visit, now)
+
+    lease, item, progress = writer_of(request).run(visit.of.id, work)
+    return Reopened(task=task_shown(visit.of, lease, item), progress=progress)
 
 
 @router.post("/projects/{p}/release")
@@ -164,6 +166,18 @@ def release(store: OpenStore, visit: Permitted, p: ProjectPath, given: ReleaseWi
             tx.work.release(lease.id, visit.user.id, now)
         audited(tx, visit, "release", f"{1 if wanted is not None else len(held)} leases")
     return Done()
+
+
+def _handed_out(tx: Transaction, visit: Visit, ahead: int, now: float) -> list[Lease]:
+    """What the rater holds, topped up to one pair and `ahead` more; fewer where nothing else waits."""
+    pick = partial(choose, settings=visit.of.settings, seed=visit.of.id)
+    held = tx.work.live(visit.of.id, visit.user.id, now)
+    while len(held) <= ahead:
+        lease = tx.work.lease(visit.of.id, visit.user.id, pick, now, ahead=ahead)
+        if lease is None or lease in held:
+            break
+        held = tx.work.live(visit.of.id, visit.user.id, now)
+    return held[: ahead + 1]
 
 
 def own_lease(tx: Transaction, visit: Visit, lease_id: int) -> Lease:
@@ -235,5 +249,10 @@ def _fits(project: Project, lease: Lease, given: Ballot) -> None:
         raise ApiError(422, "Say why: a rationale is required in calibration.", field="rationale")
 
 
-def _progress(told: RaterProgress) -> RaterProgressShown:
+def _progress(tx: Transaction, visit: Visit, now: float) -> RaterProgressShown:
+    told = tx.work.rater_progress(visit.of.id, visit.user.id, since=midnight(now))
     return RaterProgressShown(done=told.done, left=told.left, today=told.today)
+
+
+def writer_of(request: Request) -> Writer:
+    return request.app.state.writer
