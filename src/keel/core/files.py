@@ -39,20 +39,28 @@ def _forget_locks() -> None:
 os.register_at_fork(after_in_child=_forget_locks)
 
 
-def atomic_write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` holds either what it held before or all of `text`."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """The name of a file to write beside `path`; on leaving without an error it is on disk and becomes `path`.
+
+    After an error it is removed and `path` is as before.
+    """
     with explained_when_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
         try:
-            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            yield unfinished
+            _fsync(unfinished)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
         _fsync(path.parent)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that `path` holds either what it held before or all of `text`."""
+    with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
 
 def atomic_write_json(path: Path, value: Any) -> None:

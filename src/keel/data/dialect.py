@@ -29,15 +29,23 @@ class Dialect:
     chats: Literal["both", "only", "as text"] = "both"  # whether prompts may be chats; "as text": written as one text
     strict: bool = False  # whoever reads it refuses columns that it does not know
     unread: Callable[[Values], list[str]] = lambda values: []  # what the reader leaves out inside its columns
+    passed: tuple[str, ...] = ()  # columns that give the format away and are not read
     unfold: Callable[[Row], list[Row]] | None = None  # the rows that `read` takes, of one row that holds several
 
-    @property
-    def reads(self) -> set[str]:
-        """Every column that the reader looks at."""
-        return {*self.columns, *self.optional}
+    variants: tuple["Dialect", ...] = ()  # the ways to write the format, where there are several
 
     def fits(self, values: Values) -> bool:
         return all(name in values for name in self.columns) and self.shape(values)
+
+    def variant(self, values: Values) -> "Dialect":
+        """The variant that reads a row: the first whose columns are there, else the first, whose error says so."""
+        return next((d for d in self.variants if d.fits(values)), self.variants[0]) if self.variants else self
+
+    def beside(self, values: Values) -> dict[str, Any]:
+        """The columns of a row that its reader does not look at."""
+        variant = self.variant(values)
+        read = {*variant.columns, *variant.optional} - set(variant.passed)
+        return {name: value for name, value in values.items() if name not in read}
 
 
 def keys_beside(items: Any, known: Sequence[str]) -> list[str]:

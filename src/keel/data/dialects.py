@@ -4,7 +4,7 @@ A dialect has columns that must be there, the shape of what stands in them where
 a reader, and a writer unless it is a vendor's. `keel.data.detect` picks the dialect; nothing here guesses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from keel.data import answers, fields, hh, pairs, rankings, vendors
@@ -68,7 +68,9 @@ DIALECTS: tuple[Dialect, ...] = (
     Dialect(
         "alpaca", ("instruction", "output"), answers.read_alpaca, _ANSWERED, answers.write_alpaca, optional=_HISTORY
     ),
-    Dialect("alpaca", ("instruction", "output", "text"), answers.read_alpaca, _ANSWERED, optional=_HISTORY),
+    Dialect(
+        "alpaca", ("instruction", "output", "text"), answers.read_alpaca, _ANSWERED, optional=_HISTORY, passed=("text",)
+    ),
     Dialect("text", ("text",), answers.read_text, _ANSWERED, answers.write_text),
     Dialect("prompt_only", ("prompt",), answers.read_prompt, ("prompts",), answers.write_prompt),
     Dialect(
@@ -169,6 +171,7 @@ DIALECTS: tuple[Dialect, ...] = (
         pairs.read_preference,
         _COMPARED,
         pairs.write_rewardbench,
+        passed=("subset",),
     ),
     Dialect(
         "comparison",
@@ -218,8 +221,16 @@ DIALECTS: tuple[Dialect, ...] = (
         optional=("generation_models",),
     ),
     # vendors
-    Dialect("scale", ("task_id", "threads"), pairs.read_preference, _COMPARED, unfold=vendors.unfold_scale),
-    Dialect("surge", ("fields", "responses"), vendors.read_surge, _COMPARED),
+    Dialect(
+        "scale",
+        ("task_id", "threads"),
+        pairs.read_preference,
+        _COMPARED,
+        optional=("prompt", "chosen", "rejected", *_MODELS),
+        passed=("task_id",),
+        unfold=vendors.unfold_scale,
+    ),
+    Dialect("surge", ("fields", "responses"), vendors.read_surge, _COMPARED, unread=vendors.unread_in_surge),
     Dialect(
         "helpsteer",
         ("prompt", "response_1", "response_2", "preference_strength"),
@@ -235,24 +246,20 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 
 
-def _joined(variants: Sequence[Dialect]) -> Dialect:
-    """One dialect for all variants of a format: each row is read by the first variant whose columns it has."""
-
-    def variant(values: Values) -> Dialect:
-        return next((d for d in variants if d.fits(values)), variants[0])
-
+def _joined(variants: tuple[Dialect, ...]) -> Dialect:
+    """One dialect for all variants of a format."""
     if len(variants) == 1:
         return variants[0]
+    joined = replace(variants[0], variants=variants)
     return replace(
-        variants[0],
-        read=lambda row: variant(row.values).read(row),
-        optional=tuple({name for d in variants for name in (*d.columns, *d.optional)} - set(variants[0].columns)),
-        unread=lambda values: variant(values).unread(values),
+        joined,
+        read=lambda row: joined.variant(row.values).read(row),
+        unread=lambda values: joined.variant(values).unread(values),
     )
 
 
 FORMATS: dict[str, Dialect] = {
-    name: _joined([d for d in DIALECTS if d.name == name]) for name in dict.fromkeys(d.name for d in DIALECTS)
+    name: _joined(tuple(d for d in DIALECTS if d.name == name)) for name in dict.fromkeys(d.name for d in DIALECTS)
 }
 """Each format as one dialect, by its name."""
 

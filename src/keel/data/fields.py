@@ -103,9 +103,9 @@ def yes_or_no(row: Row, name: str) -> bool:
 
 
 def name_of(row: Row, name: str) -> str:
-    """The name in column `name`, "" where there is none."""
+    """The name in column `name`, "" where there is none or it is "unknown"."""
     found = row.values.get(name)
-    return found if isinstance(found, str) else ""
+    return found if isinstance(found, str) and found != "unknown" else ""
 
 
 def prompt(row: Row, name: str) -> Prompt:

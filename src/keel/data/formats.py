@@ -9,7 +9,7 @@ The format is detected from the columns or said with `format:`; where two format
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain, islice
@@ -77,7 +77,8 @@ class DataConfig(Config):
     format: Format = "auto"
     """How the records are written; "auto" detects it from the columns and stops where two formats fit."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """keel's name for a column and the file's own: {prompt: question, response: answer}."""
+    """keel's name for a column and the file's own: {prompt: question, response: answer}. A dot looks inside an object:
+    {prompt: fields.question}."""
     subset: str | None = None
     """Configuration of a hub set, for sets that have several."""
     data_dir: str | None = None
@@ -223,7 +224,7 @@ def open_rows(config: DataConfig) -> tuple[Dialect, str, Rows]:
         dialect = FORMATS[config.format]
         return dialect, "as configured", _unfolded(found, dialect)
     head = list(islice(found, SAMPLE))
-    sample = [row for row in head if isinstance(row, Row)]
+    sample = [row for row in (*head, *_starts_of_others(config)) if isinstance(row, Row)]
     if not sample:
         first = next((bad for bad in head if isinstance(bad, RecordError)), None)
         raise first or DataError(f"{config.path} holds no records.")
@@ -252,12 +253,21 @@ def _rows(config: DataConfig) -> Rows:
     return hub.read_hub(config.path, config.subset, config.data_dir, config.split)
 
 
+def _starts_of_others(config: DataConfig) -> Rows:
+    """The first row of each file of a folder but the first, so that a folder of mixed formats is noticed at once."""
+    path = Path(config.path).expanduser()
+    if path.is_dir() and not snapshot_at(config.path):
+        for file in rows.find_files(path, config.split)[1:]:
+            yield from islice(_renamed(rows.read_file(file), config.columns), 1)
+
+
 def _renamed(found: Rows, columns: dict[str, str]) -> Rows:
     for row in found:
         if isinstance(row, RecordError) or not columns:
             yield row
             continue
-        lacking = [own for own in columns.values() if own not in row.values]
+        taken = {name: _at(row.values, own) for name, own in columns.items()}
+        lacking = [columns[name] for name, value in taken.items() if value is _ABSENT]
         if lacking:
             has = ", ".join(row.values)
             yield RecordError(
@@ -267,7 +277,22 @@ def _renamed(found: Rows, columns: dict[str, str]) -> Rows:
             )
             continue
         rest = {name: value for name, value in row.values.items() if name not in columns.values()}
-        yield Row(row.place, rest | {name: row.values[own] for name, own in columns.items()})
+        yield Row(row.place, rest | taken)
+
+
+_ABSENT = object()
+
+
+def _at(values: Mapping[str, Any], own: str) -> Any:
+    """The value of a column, or of a name inside one: "fields.prompt"."""
+    if own in values:
+        return values[own]
+    found: Any = values
+    for name in own.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            return _ABSENT
+        found = found[name]
+    return found
 
 
 def _usable(
@@ -278,11 +303,28 @@ def _usable(
             if isinstance(row, RecordError):
                 raise row
             yield from converted(row, dialect.read(row), kind, config.as_chat)
-        except RecordError as bad:
+        except RecordError as error:
+            bad = explained(error, row, dialect)
             if not bad.harmless and config.on_error == "stop":
-                raise DataError(f"{bad} With on_error: drop such records are left out and counted.") from bad
+                raise DataError(f"{bad} With on_error: drop such records are left out and counted.") from error
             tally[bad.reason] = tally.get(bad.reason, 0) + 1
             examples.setdefault(bad.reason, str(bad))
+
+
+def explained(bad: RecordError, row: Row | RecordError, dialect: Dialect) -> RecordError:
+    """`bad`, or where the record lacks columns because it is written in another format than the others, that."""
+    if isinstance(row, RecordError) or not bad.reason.startswith("no column"):
+        return bad
+    own = {name for variant in dialect.variants or (dialect,) for name in variant.columns}
+    others = [name for name in fitting(row.values) if set(FORMATS[name].variant(row.values).columns) - own]
+    if not others:
+        return bad
+    return RecordError(
+        row.place,
+        "another format",
+        f"this record is written as {others[0]}, the others as {dialect.name}: formats are mixed. Write them to files "
+        f"of their own; read with format: {others[0]} to have the one kind, with format: {dialect.name} the other.",
+    )
 
 
 def _nothing_left(path: str, kind: Kind, examples: dict[str, str]) -> str:

@@ -116,7 +116,7 @@ def _ranking(row: Row, prompt: Prompt, responses: list[str], scores: list[float]
 
 
 def _list(row: Row, name: str, default: Sequence[Any] | None = None) -> Sequence[Any]:
-    if default is not None and row.values.get(name) is None:
+    if default is not None and row.values.get(name) in (None, ""):
         return default
     found = fields.value(row, name)
     if not isinstance(found, Sequence) or isinstance(found, str):

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from keel.data import fields, votes
+from keel.data.dialect import keys_beside
 from keel.data.pairs import identical
 from keel.data.records import Choice, Comparison, Prompt, Vote
-from keel.data.rows import RecordError, Row
+from keel.data.rows import RecordError, Row, Values
 
 SELECTED = "selected_model_id"
 PAIR_NAMES = tuple(
@@ -34,7 +35,7 @@ def unfold_scale(row: Row) -> list[Row]:
     """Every turn of a Scale RLHF task with a selected answer, as rows of the format preference.
 
     The selected answer stands against each other one of the turn, and later turns continue with it. What else the task
-    says stands in each of the rows.
+    says, the other annotations among it, stands in columns of its own in each of the rows.
     """
     beside = {name: value for name, value in row.values.items() if name != "threads"}
     unfolded: list[Row] = []
@@ -50,14 +51,20 @@ def unfold_scale(row: Row) -> list[Row]:
             if chosen is None:
                 continue
             best = _scale_message(row, name, chosen)
+            others = [note for note in turn["annotations"] if note.get("key") != SELECTED]
             for answer in answers:
                 if answer is not chosen:
-                    sides = {"chosen": [best], "rejected": [_scale_message(row, name, answer)]}
-                    models = {
+                    columns = {
+                        "prompt": list(chat),
+                        "chosen": [best],
+                        "rejected": [_scale_message(row, name, answer)],
                         "chosen_model": str(chosen.get("source_id") or ""),
                         "rejected_model": str(answer.get("source_id") or ""),
+                        "annotations": others,
+                        "chosen_annotations": chosen.get("annotations") or [],
+                        "rejected_annotations": answer.get("annotations") or [],
                     }
-                    unfolded.append(Row(row.place, beside | {"prompt": list(chat)} | sides | models))
+                    unfolded.append(Row(row.place, beside | columns))
             chat.append(best)
     if not unfolded:
         raise RecordError(
@@ -90,6 +97,18 @@ def read_surge(row: Row) -> Comparison:
     if a == b and share != 0.5:
         raise identical(row, " and ".join(pair))
     return Comparison(prompt, a, b, share, votes=cast, source=row.place.source)
+
+
+def unread_in_surge(values: Values) -> list[str]:
+    """What a Surge task holds besides prompt, pair, workers and their verdicts."""
+    task = values.get("fields")
+    names = ("prompt", *next((pair for pair in PAIR_NAMES if isinstance(task, Mapping) and pair[0] in task), ()))
+    inside = [f"fields.{name}" for name in keys_beside([task], names)]
+    inside += [f"responses[].{name}" for name in keys_beside(values.get("responses"), ("data", "worker_id"))]
+    data = [response.get("data") for response in values["responses"] if isinstance(response, Mapping)]
+    answers = [(question, answer) for one in data if isinstance(one, Mapping) for question, answer in one.items()]
+    told = dict.fromkeys(str(question) for question, answer in answers if answer and _verdict(answer) is None)
+    return inside + [f"answers to {question!r}" for question in told]
 
 
 def read_helpsteer(prompt_name: str, names: tuple[str, str], verdict: str) -> Any:

@@ -18,17 +18,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source(arguments: argparse.Namespace) -> Any:
-    """The DataConfig that the arguments describe; unusable records are dropped and counted."""
+def source(arguments: argparse.Namespace, **settings: Any) -> Any:
+    """The DataConfig that the arguments and `settings` describe; unusable records are dropped and counted."""
     from keel.core.config import load_config
-    from keel.core.explain import suggest
-    from keel.data.formats import DataConfig, Format
+    from keel.data.formats import DataConfig
 
-    if arguments.format not in get_args(Format):
-        known = get_args(Format)
-        raise ConfigError(
-            f"--format {arguments.format}: no such format.{suggest(arguments.format, known)} Known: {', '.join(known)}."
-        )
+    checked_format("--format", arguments.format)
     pairs = [text.partition("=") for text in arguments.column]
     for text, (name, equals, own) in zip(arguments.column, pairs, strict=True):
         if not (name and equals and own):
@@ -39,7 +34,17 @@ def source(arguments: argparse.Namespace) -> Any:
         "columns": {name: own for name, _, own in pairs},
         "on_error": "drop",
     }
-    return load_config(DataConfig, None, base=base)
+    return load_config(DataConfig, None, base=base | settings)
+
+
+def checked_format(option: str, name: str) -> None:
+    """ConfigError with a suggestion where `name` is no format."""
+    from keel.core.explain import suggest
+    from keel.data.formats import Format
+
+    if name not in get_args(Format) or (option != "--format" and name == "auto"):
+        known = [known for known in get_args(Format) if option == "--format" or known != "auto"]
+        raise ConfigError(f"{option} {name}: no such format.{suggest(name, known)} Known: {', '.join(known)}.")
 
 
 @contextlib.contextmanager
