@@ -126,6 +126,21 @@ def onward(then: str, told: str | None = None) -> Response:
     return answer
 
 
+LIVE, THEN = "x-keel-live", "x-keel-then"
+
+
+def for_script(request: Request, answer: Response) -> Response:
+    """A form that a script sends is told where to go on, and goes there itself: a redirect that fetch follows would
+    show the next page, and what it tells, to nobody.
+    """
+    if LIVE in request.headers and answer.status_code == 303:
+        then = answer.headers["location"]
+        kept = [(name, value) for name, value in answer.raw_headers if name == b"set-cookie"]
+        answer = Response(status_code=204, headers={THEN: then})
+        answer.raw_headers.extend(kept)
+    return answer
+
+
 class PageRoute(APIRoute):
     """A page: what the API refuses becomes a page too, and strangers are led to the door."""
 
@@ -134,7 +149,7 @@ class PageRoute(APIRoute):
 
         async def handled(request: Request) -> Response:
             try:
-                return await handle(request)
+                return for_script(request, await handle(request))
             except RequestValidationError as error:
                 field = error.errors()[0]["loc"][-1]
                 return refused(request, PageError(422, f"{field}: {error.errors()[0]['msg']}."))

@@ -82,6 +82,20 @@ async def remove_member(request: Request, name: str, pseudonym: str, csrf: Field
     return await act(request, "DELETE", path, then=f"/p/{name}/members", told=told, csrf=csrf)
 
 
+@router.post("/p/{name}/members/{pseudonym}/restore")
+async def restore_member(request: Request, name: str, pseudonym: str, csrf: Field = "") -> Response:
+    path, told = f"/projects/{name}/members/{pseudonym}", f"{pseudonym} is back."
+    return await act(request, "PATCH", path, {"active": True}, then=f"/p/{name}/members", told=told, csrf=csrf)
+
+
+@router.post("/p/{name}/members/{pseudonym}/erase")
+async def erase(
+    request: Request, name: str, pseudonym: str, user: Annotated[int, Form()], csrf: Field = ""
+) -> Response:
+    told = f"Whoever was {pseudonym} is erased; the votes stay under the pseudonym."
+    return await act(request, "POST", f"/users/{user}/erase", then=f"/p/{name}/members", told=told, csrf=csrf)
+
+
 @router.post("/p/{name}/invites")
 async def invite(
     request: Request, name: str, role: Field, uses: Field = "1", skills: Field = "", csrf: Field = ""
@@ -157,9 +171,14 @@ def facts_of(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 @router.post("/p/{name}/snapshots")
 async def freeze(
-    request: Request, name: str, snapshot: Annotated[str, Form(alias="name")], csrf: Field = ""
+    request: Request,
+    name: str,
+    snapshot: Annotated[str, Form(alias="name")],
+    kind: Field = "comparisons",
+    reason: Field = "",
+    csrf: Field = "",
 ) -> Response:
-    body = {"name": snapshot.strip()}
+    body = {"name": snapshot.strip(), "kind": kind, "override": reason.strip() or None}
     then, told = f"/p/{name}/snapshots", f"{name}@{snapshot.strip()} is frozen."
     return await act(request, "POST", f"/projects/{name}/snapshots", body, then=then, told=told, csrf=csrf)
 

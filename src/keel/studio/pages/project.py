@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
+from markupsafe import Markup
 
 from keel.studio.api.access import FIGURES, LEADS
 from keel.studio.pages import charts
@@ -55,7 +56,7 @@ async def dashboard(request: Request, name: str) -> Response:
     forecast = {**EMPTY_FORECAST, **await maybe(request, f"{base}/forecast", {})}
     cards = await maybe(request, f"{base}/raters", []) if project["can"]["lead"] else []
     states = state_counts(progress["items"])
-    kappa = agreement["kappa"]
+    alpha = agreement["alpha"]
     context = {
         "project": project,
         "progress": progress,
@@ -70,7 +71,7 @@ async def dashboard(request: Request, name: str) -> Response:
         "charts": {
             "days": charts.day_bars(all_days(progress.get("days", []))),
             "states": charts.shares(states),
-            "kappa": charts.kappa_scale(kappa["value"], kappa["low"], kappa["high"], project["settings"]["min_kappa"]),
+            "kappa": charts.kappa_scale(alpha["value"], alpha["low"], alpha["high"], project["settings"]["min_kappa"]),
             "heat": charts.heat_map(agreement["raters"], agreement["pairwise"]),
         },
     }
@@ -117,10 +118,9 @@ def raters_at_work(rows: list[dict[str, Any]], cards: list[dict[str, Any]]) -> l
     by_name = {card["pseudonym"]: card for card in cards}
     found = []
     for row in sorted(rows, key=lambda row: -row["done"]):
-        card = by_name.get(row["pseudonym"], {})
-        kappa = (card.get("kappa_with_others") or UNKNOWN)["value"]
-        series = (card.get("series") or {}).get("kappa", [])
-        found.append({**row, "kappa": kappa, "spark": charts.spark_line(series, "Kappa over time", 0, 1)})
+        card = by_name.get(row["pseudonym"])
+        pace = charts.spark_line(card["series"]["seconds"], "Seconds a pair over time", 0) if card else ""
+        found.append({**row, "kappa": card["kappa_with_others"]["value"] if card else None, "spark": pace})
     return found
 
 
@@ -151,33 +151,27 @@ async def raters(request: Request, name: str) -> Response:
 
 
 def card_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A rater's figures with their small charts."""
-    series = card.get("series") or {}
-    kappa, gold = card.get("kappa_with_others") or UNKNOWN, card.get("gold_accuracy") or UNKNOWN
-    side, again = card.get("position_bias") or UNKNOWN, card.get("self_consistency") or UNKNOWN
-    verdicts = [card.get("drift") or {}, card.get("fatigue") or {}]
-    told = [verdict["message"] for verdict in verdicts if verdict.get("level") in ("warn", "stop")]
-    level = max((verdict.get("level", "ok") for verdict in verdicts), key=LEVELS.index)
+    """A rater's figures with their small charts, and how much attention they ask for."""
 
-    def small(name: str, value: Mapping[str, Any], ends: tuple[float, float], even: float) -> Any:
+    def small(name: str, key: str, ends: tuple[float, float], even: float) -> Markup:
+        value = card[key]
         return charts.interval(value["value"], value["low"], value["high"], ends=ends, even=even, label=name)
 
+    level = max((card[verdict]["level"] for verdict in ("drift", "fatigue")), key=LEVELS.index)
+    told = [card[verdict]["message"] for verdict in ("drift", "fatigue") if card[verdict]["level"] != "ok"]
+    if not card["usable"]:
+        level = "stop"
+    elif card["habit"] != "steady" and level == "ok":
+        level = "warn"
     return {
         **card,
-        "kappa_with_others": kappa,
-        "gold_accuracy": gold,
-        "position_bias": side,
-        "self_consistency": again,
-        "level": card.get("level", level),
-        "advice": card.get("advice") or " ".join(told),
-        "trend": "",
+        "level": level,
+        "told": told,
         "charts": {
-            "kappa": charts.spark_line(series["kappa"], "Kappa over time", 0, 1)
-            if len(series.get("kappa", [])) > 1
-            else small("Kappa with others", kappa, (0, 1), 0.6),
-            "gold": small("Known answers right", gold, (0.3, 1), 0.8),
-            "self": small("Same choice again", again, (0.3, 1), 0.8),
-            "side": small("Chooses answer 1", side, (0.2, 0.8), 0.5),
-            "seconds": charts.spark_line(series.get("seconds", []), "Seconds a pair over time", 0),
+            "kappa": small("Kappa with others", "kappa_with_others", (0, 1), charts.ENOUGH),
+            "gold": small("Known answers right", "gold_accuracy", (0.3, 1), 0.8),
+            "self": small("Same choice again", "self_consistency", (0.3, 1), 0.8),
+            "side": small("Chooses answer 1", "position_bias", (0.2, 0.8), 0.5),
+            "seconds": charts.spark_line(card["series"]["seconds"], "Seconds a pair over time", 0),
         },
     }

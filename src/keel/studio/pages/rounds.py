@@ -24,11 +24,13 @@ async def calibration(request: Request, name: str) -> Response:
     wanted = project["settings"]["min_kappa"]
     found = sorted(await get(request, f"/projects/{name}/rounds"), key=lambda row: -row["number"])
     rounds = [round_of(row, wanted) for row in found]
+    following = await get(request, f"/projects/{name}/rounds/next")
     context = {
         "project": project,
         "settings": project["settings"],
         "rounds": rounds,
-        "steps": steps(project, rounds),
+        "steps": steps(following["step"]),
+        "following": following,
     }
     return await shown(request, "calibration.html", context, me=me)
 
@@ -45,25 +47,20 @@ def round_of(row: Mapping[str, Any], wanted: float) -> dict[str, Any]:
         "kappa": own,
         "raters": raters,
         "all_done": done,
-        "next": figures.get("next"),
+        "told": figures.get("next"),
         "disagreements": apart[:MOST_SHOWN],
         "chart": charts.kappa_scale(own["value"], own["low"], own["high"], wanted),
     }
 
 
-def steps(project: Mapping[str, Any], rounds: list[dict[str, Any]]) -> list[dict[str, str]]:
+STEPS = {"write_guide": 0, "open_round": 1, "wait": 2, "close_round": 3, "change_guide": 3, "done": 5}
+NAMES = ("Write the guide", "Start a round", "Raters judge", "Read the disagreements", "Unlocked")
+
+
+def steps(step: str) -> list[dict[str, str]]:
     """The five steps, with where the project stands."""
-    names = ("Write the guide", "Start a round", "Raters judge", "Read the disagreements", "Unlocked")
-    last = rounds[0] if rounds else None
-    if last and last["state"] == "passed":
-        at = 5
-    elif last and last["state"] == "failed":
-        at = 1 if project["guide_version"] > last["guide_version"] else 3
-    elif last:
-        at = 3 if last["all_done"] else 2
-    else:
-        at = 1 if project["guide_version"] else 0
-    return [{"name": n, "css": "done" if i < at else "now" if i == at else ""} for i, n in enumerate(names)]
+    at = STEPS[step]
+    return [{"name": n, "css": "done" if i < at else "now" if i == at else ""} for i, n in enumerate(NAMES)]
 
 
 @router.post("/p/{name}/rounds")
@@ -78,5 +75,5 @@ async def close(request: Request, name: str, number: int, csrf: Field = "") -> R
     closed = reply.checked()
     reached = kappa(((closed.get("figures") or {}).get("kappa") or UNKNOWN)["value"])
     passed = closed["state"] == "passed"
-    told = f"Round {number} {'is passed' if passed else 'is not passed'}: kappa {reached}."
+    told = f"Round {number} {'is passed' if passed else 'is not passed'}: agreement {reached}."
     return onward(f"/p/{name}/calibration", told)

@@ -126,7 +126,7 @@ function refill() {
 
 async function fill() {
   await outbox.flush();
-  if (outbox.waiting().length && queue.length) return; // no connection: judging goes on with what is here
+  if (outbox.state !== "saved" && outbox.state !== "sending" && queue.length) return; // judging goes on with what is here
   let reply;
   try {
     reply = await call("POST", `${path}/next`, { ahead: AHEAD });

@@ -10,8 +10,9 @@ for (const form of document.querySelectorAll("form[data-live]")) {
     const body = form.enctype === "multipart/form-data" ? data : new URLSearchParams(data);
     if (button) button.disabled = true;
     try {
-      const answer = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
-      if (answer.redirected) return location.assign(answer.url);
+      const answer = await fetch(form.action, { method: "POST", body, headers: { "x-keel-live": "1" } });
+      const then = answer.headers.get("x-keel-then");
+      if (then) return location.assign(then);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       told.textContent = page.querySelector("[data-told]")?.textContent ?? `The server answered ${answer.status}.`;
     } catch {
