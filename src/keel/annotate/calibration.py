@@ -28,6 +28,8 @@ from keel.store.settings import ProjectSettings
 
 Step = Literal["write_guide", "open_round", "wait", "close_round", "change_guide", "done"]
 
+LEAST_ITEMS = 20
+"""With fewer items nobody is set aside: the interval of one rater's kappa cannot be trusted."""
 TIE = 1
 OFTEN = 0.15
 """A rater whose share of ties is off that of the others by more is told so."""
@@ -301,7 +303,7 @@ def _of(round: Round, ballots: Iterable[Ballot]) -> list[Ballot]:
 def _set_aside(table: Table, min_kappa: float) -> tuple[str, ...]:
     """The raters who are left when those clearly below the line are taken out, the worst first."""
     kept = list(table.raters)
-    while len(kept) > 2:
+    while len(kept) > 2 and len(table.item_ids) >= LEAST_ITEMS:
         columns = [table.raters.index(rater) for rater in kept]
         kappas = kappa_with_others(Table(table.votes[:, columns], table.item_ids, tuple(kept)))
         below = [(k.value, rater) for k, rater in zip(kappas, kept, strict=True) if k.high < min_kappa]
