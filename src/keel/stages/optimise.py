@@ -55,6 +55,8 @@ class RewardModels:
     data: RewardData
     seen: list[Comparison]
     members: Sequence[Artifact]
+    probe: tuple[PairSet, Artifact] | None = None
+    """The golden comparisons and the set that froze them."""
 
     @classmethod
     def train(
@@ -81,16 +83,13 @@ class RewardModels:
             tokenizer=tokenizer,
             override=made.agreement.get("override"),
         )
-        probe = pairs(golden.held_out) if golden else None
+        probe = (pairs(golden.held_out), golden.artifact) if golden else None
         context.events.append(
             "records", stage="reward", train=len(data.train.pairs), held_out=len(data.held_out.pairs), **fit.report()
         )
         members = train_reward_models(context, config, sft, data)
         made.reward = members
-        if golden and probe:
-            scorer = load_scorer(config, members, recipe.model, config.micro_batch_tokens)
-            made.golden = probe_golden(context, config, scorer, members, probe, data.train, golden.artifact)
-        return cls(
+        models = cls(
             context=context,
             recipe=recipe,
             config=config,
@@ -100,7 +99,18 @@ class RewardModels:
             data=data,
             seen=list(comparisons.train),
             members=members,
+            probe=probe,
         )
+        made.golden = models.probed("golden")
+        return models
+
+    def probed(self, label: str) -> Artifact | None:
+        """The report of the golden probe on the members as they are now; None without golden comparisons."""
+        if self.probe is None:
+            return None
+        scorer = load_scorer(self.config, self.members, self.recipe.model, self.config.micro_batch_tokens)
+        golden, golden_set = self.probe
+        return probe_golden(self.context, self.config, scorer, self.members, golden, self.data.train, golden_set, label)
 
     def refresh(self, fresh_set: Artifact, rounds: RoundsConfig, number: int) -> dict[str, Any]:
         """Go on with the fresh labels and a replay of earlier ones; return what the round showed."""
@@ -126,12 +136,14 @@ class RewardModels:
             label=f"reward {number + 2}",
         )
         self.seen += fresh
+        probed = self.probed(f"golden {number + 2}")
         return {
             "labels": len(fresh),
             "agreement": fresh_set.metrics.get("pairwise_agreement"),
             "krippendorff_alpha": fresh_set.metrics.get("krippendorff_alpha"),
             "on_policy_accuracy_before": before,
             "held_out_accuracy": self.members[0].metrics["accuracy"],
+            **({"golden_accuracy": probed.metrics["accuracy"]} if probed else {}),
         }
 
     def refuse_unfit(self) -> None:

@@ -211,6 +211,7 @@ def probe_golden(
     golden: PairSet,
     train: PairSet,
     golden_set: Artifact,
+    label: str = "golden",
 ) -> Artifact:
     """A report: accuracy on comparisons that seniors judged and nothing was trained on, beside that on training pairs.
 
@@ -240,7 +241,7 @@ def probe_golden(
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
     settings = {**aggregation(config), "train_pairs": TRAIN_PROBE}
-    return run.stage("golden", settings, [*members, golden_set], body, kind="report")
+    return run.stage("golden", settings, [*members, golden_set], body, kind="report", label=label)
 
 
 def what_is_compared(records: Sequence[Comparison]) -> set[tuple[str, frozenset[str]]]:
