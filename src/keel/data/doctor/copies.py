@@ -40,7 +40,10 @@ def duplicates(patient: Patient, limits: Limits) -> Finding:
 
 
 def near_duplicates(patient: Patient, limits: Limits) -> Finding | None:
-    """Records whose prompt and answers all nearly repeat those of an earlier one, exact copies left out."""
+    """Records whose prompt and answers all nearly repeat those of an earlier one.
+
+    Records of exactly the same texts are left out: they are copies, contradictions, or the judgments of several raters.
+    """
     width = 1 + max(len(entry.answers) for entry in patient.entries)
     texts: list[str] = []
     for entry in patient.entries:
@@ -48,7 +51,7 @@ def near_duplicates(patient: Patient, limits: Limits) -> Finding | None:
         texts += pieces + [""] * (width - len(pieces))
     parts = shingles(texts)
     whole = Shingles(parts.hashes, parts.starts[::width])
-    same = [_identity(entry) for entry in patient.entries]
+    same = [(entry.prompt, frozenset(entry.answers)) for entry in patient.entries]
     found: dict[int, tuple[int, float]] = {}
     for pair in near_copies(whole, limits.near_copy):
         if pair.second in found or same[pair.first] == same[pair.second]:

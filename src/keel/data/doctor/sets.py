@@ -35,7 +35,7 @@ def readable(patient: Patient, limits: Limits) -> Finding:
         limits,
         "unreadable",
         [one for one in patient.refused if topic(one) == "unreadable"],
-        "Every record can be read.",
+        "Every other record can be read." if patient.refused else "Every record can be read.",
         "cannot be read",
         "Correct these lines, or have them dropped.",
     )

@@ -192,7 +192,7 @@ def encoding(patient: Patient, limits: Limits) -> Finding:
                 if found := pattern.search(text):
                     kinds[name] += 1
                     around = text[max(0, found.start() - 30) : found.end() + 30]
-                    hit.setdefault(at, f"{name}: {around.encode('unicode_escape').decode()}")
+                    hit.setdefault(at, f"{name}: {_visible(around)}")
     share = len(hit) / len(patient.entries)
     figures = {"records": len(hit), "share": share, "texts_by_kind": dict(kinds)}
     if not hit:
@@ -207,6 +207,11 @@ def encoding(patient: Patient, limits: Limits) -> Finding:
         figures=figures,
         examples=shown((patient.source(at), text) for at, text in hit.items()),
     )
+
+
+def _visible(text: str) -> str:
+    """Characters that a terminal would not show, written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def languages(patient: Patient, limits: Limits) -> Finding | None:

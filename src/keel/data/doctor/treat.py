@@ -17,6 +17,13 @@ from keel.data.records import Comparison, Record
 from keel.data.snapshot import Snapshot, read_snapshot, snapshot_at, write_snapshot
 
 CHANGES = ".changes.jsonl"
+REASONS = {
+    "duplicates": "It says the same as an earlier record.",
+    "empty_answers": "An answer holds invisible characters only.",
+    "identical_answers": "Both answers are the same text.",
+    "leakage": "Its prompt stands, or nearly, among those that are measured on.",
+}
+"""Why a rule lets a record be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def treat(examination: Examination) -> Treatment:
         for at in finding.drops:
             if at not in gone:
                 gone.add(at)
-                changes.append(Change(patient.source(at), finding.rule, finding.remedy))
+                changes.append(Change(patient.source(at), finding.rule, REASONS[finding.rule]))
     kept = tuple(at for at in range(len(patient.entries)) if at not in gone)
     if not kept:
         raise DataError(f"{patient.name}: the fixes would leave no record at all. Look at the file first.")
