@@ -24,7 +24,7 @@ ENOUGH = 24
 """Candidates of a purpose."""
 REMEMBERED = 200
 """Candidates that one long search keeps for the next calls."""
-OPEN = text("slots.kind = 'pair' AND slots.state = 'open'")  # spelled out: only so the partial index is used
+OPEN = text("slots.kind = 'pair' AND slots.state = 'open'")  # spelled out: only so the partial indexes are used
 
 SEEN = exists(
     select(LEASES.c.id).where(
@@ -60,6 +60,15 @@ NEXT_SKILLS = (
     .order_by(SLOTS.c.skills)
     .limit(1)
 )
+LAST_SKILLS = (
+    select(SLOTS.c.skills)
+    .where(OPEN, SLOTS.c.project_id == bindparam("project"))
+    .order_by(SLOTS.c.skills.desc())
+    .limit(1)
+)
+FIRST_AND_LAST_SKILLS = select(
+    NEXT_SKILLS.scalar_subquery().label("first"), LAST_SKILLS.scalar_subquery().label("last")
+)
 CHOSEN = select(SLOTS).where(SLOTS.c.item_id.in_(bindparam("items", expanding=True)))
 STILL_OPEN = select(SLOTS.c.item_id).where(
     OPEN,
@@ -70,7 +79,7 @@ STILL_OPEN = select(SLOTS.c.item_id).where(
 )
 GOLDEN = (
     select(SLOTS)
-    .where(SLOTS.c.project_id == bindparam("project"), SLOTS.c.kind == "golden", SLOTS.c.state != "removed", ~SEEN)
+    .where(text("slots.kind = 'golden'"), SLOTS.c.project_id == bindparam("project"), SLOTS.c.removed.is_(None), ~SEEN)
     .order_by(SLOTS.c.item_id)
     .limit(ENOUGH)
 )
@@ -178,12 +187,11 @@ def _remembered(tx: "Transaction", project: Project, member: Membership, allowed
 
 def _allowed(tx: "Transaction", project_id: int, member: Membership) -> list[str]:
     """The combinations of skills among open items that the rater has all of."""
-    allowed, after = [], ""
-    while row := tx.first(NEXT_SKILLS, {"project": project_id, "after": after}):
-        after = row[0]
-        if set(strings_of(after)) <= set(member.skills):
-            allowed.append(after)
-    return allowed
+    first, last = tx.rows(FIRST_AND_LAST_SKILLS, {"project": project_id, "after": ""})[0]
+    found = [] if first is None else [first]
+    while found and found[-1] != last:
+        found.append(tx.rows(NEXT_SKILLS, {"project": project_id, "after": found[-1]})[0][0])
+    return [skills for skills in found if set(strings_of(skills)) <= set(member.skills)]
 
 
 def _ordered(tx: "Transaction", items: Sequence[int], overlap: int) -> tuple[Candidate, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Row, Select, bindparam, func, insert, literal_column, or_, select, update
 
 from keel.core.errors import DataError
 from keel.data.records import Choice
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 ITEMS, SLOTS = tables.items, tables.slots
 BATCH = 500
 """Rows read or written by one statement; SQLite takes at most 999 values in one."""
+FLAGGED: ColumnElement[bool] = literal_column(
+    "slots.flags > 0", Boolean
+)  # spelled out: only so the partial index is used
 ITEM: Select[Any] = select(ITEMS, *(column for column in SLOTS.c if column.name not in {"item_id", "project_id"})).join(
     SLOTS, SLOTS.c.item_id == ITEMS.c.id
 )
@@ -107,20 +110,19 @@ class Items:
     ) -> Page:
         """A page of items, oldest first. `text` is looked for in prompt and answers; removed ones only by `state`."""
         where = self._matching(project_id, kind, text, state, flagged)
-        ((total,),) = self._tx.rows(
-            select(func.count()).select_from(SLOTS.join(ITEMS, ITEMS.c.id == SLOTS.c.item_id)).where(*where)
-            if text
-            else select(func.count()).select_from(SLOTS).where(*where)
-        )
-        query = ITEM.where(*where).order_by(ITEMS.c.id).limit(size).offset((max(page, 1) - 1) * size)
-        return Page(items=tuple(_item(row) for row in self._tx.rows(query)), total=total, page=page, size=size)
+        source = SLOTS.join(ITEMS, ITEMS.c.id == SLOTS.c.item_id) if text else SLOTS
+        ((total,),) = self._tx.rows(select(func.count()).select_from(source).where(*where))
+        query = select(SLOTS.c.item_id).select_from(source).where(*where).order_by(SLOTS.c.item_id)
+        found = self._tx.rows(query.limit(size).offset((max(page, 1) - 1) * size))
+        return Page(items=tuple(self.many([row.item_id for row in found])), total=total, page=page, size=size)
 
     def each(self, project_id: int, kind: Kind | None = None) -> Iterator[Item]:
         """Every item that is in, oldest first, read in batches."""
         where, last = self._matching(project_id, kind, None, None, None), 0
-        while rows := self._tx.rows(ITEM.where(*where, ITEMS.c.id > last).order_by(ITEMS.c.id).limit(BATCH)):
-            last = rows[-1].id
-            yield from map(_item, rows)
+        query = select(SLOTS.c.item_id).where(*where).order_by(SLOTS.c.item_id).limit(BATCH)
+        while rows := self._tx.rows(query.where(SLOTS.c.item_id > last)):
+            last = rows[-1].item_id
+            yield from self.many([row.item_id for row in rows])
 
     def set_gold(self, item_id: int, choice: Choice | None, *, now: float) -> Item:
         """Make an item a golden one with this answer, or with None a pair again. What it was leased for is given up."""
@@ -179,7 +181,7 @@ class Items:
         where += [SLOTS.c.kind == kind] if kind is not None else []
         where += [SLOTS.c.state == state if state is not None else SLOTS.c.state != "removed"]
         if flagged is not None:
-            where.append(SLOTS.c.flags > 0 if flagged else SLOTS.c.flags == 0)
+            where.append(FLAGGED if flagged else SLOTS.c.flags == 0)
         if words:
             columns = (ITEMS.c.prompt, ITEMS.c.a, ITEMS.c.b)
             where.append(or_(*(column.icontains(words, autoescape=True) for column in columns)))

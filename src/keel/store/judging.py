@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from keel.core.errors import AccessError, ConflictError, DataError, MissingError
 from keel.store import tables
@@ -19,6 +19,14 @@ WITHDRAWN = "withdraw:"
 """Begins the client key of a row that takes a judgment back; the judgment's number follows."""
 MAX_KEY = 200
 MAX_RATIONALE = 20_000
+
+# built once: SQLAlchemy then finds their compiled form without looking at them
+BY_ID = select(JUDGMENTS).where(JUDGMENTS.c.id == bindparam("judgment"))
+BY_KEY = select(JUDGMENTS).where(JUDGMENTS.c.user_id == bindparam("user"), JUDGMENTS.c.client_key == bindparam("key"))
+NEW = insert(JUDGMENTS)
+DONE = (
+    update(LEASES).where(LEASES.c.id == bindparam("lease")).values(state="done", judgment_id=bindparam("new_judgment"))
+)
 
 
 class Judging(Leasing):
@@ -71,7 +79,7 @@ class Judging(Leasing):
             "client_key": f"{WITHDRAWN}{known.id}",
             "created": now,
         }
-        self._tx.insert(insert(JUDGMENTS), row)
+        self._tx.insert(NEW, row)
         expires = now + project.settings.lease_seconds
         self._tx.run(
             update(LEASES).where(LEASES.c.id == lease.id).values(state="live", expires=expires, judgment_id=None)
@@ -106,8 +114,7 @@ class Judging(Leasing):
 
     def judgment(self, user_id: int, client_key: str) -> Judgment | None:
         """What the rater sent with this key."""
-        query = select(JUDGMENTS).where(JUDGMENTS.c.user_id == user_id, JUDGMENTS.c.client_key == client_key)
-        row = self._tx.first(query)
+        row = self._tx.first(BY_KEY, {"user": user_id, "key": client_key})
         return None if row is None else judgment_of(row)
 
     def _append(
@@ -115,8 +122,8 @@ class Judging(Leasing):
     ) -> Judgment:
         before = self._said(lease)
         row: dict[str, Any] = {**_copied(lease), **values, "client_key": client_key, "created": now}
-        judgment = Judgment(id=self._tx.insert(insert(JUDGMENTS), row), **row)
-        self._tx.run(update(LEASES).where(LEASES.c.id == lease.id).values(state="done", judgment_id=judgment.id))
+        judgment = Judgment(id=self._tx.insert(NEW, row), **row)
+        self._tx.run(DONE, {"lease": lease.id, "new_judgment": judgment.id})
         self._recast(lease, slot, project, before, judgment, live=-1 if lease.state == "live" else 0)
         if lease.state in {"expired", "released"}:
             self._count_given(project.id, lease.user_id, lease.purpose, 1)
@@ -154,7 +161,7 @@ class Judging(Leasing):
     def _said(self, lease: Lease) -> Judgment | None:
         if lease.judgment_id is None:
             return None
-        row = self._tx.first(select(JUDGMENTS).where(JUDGMENTS.c.id == lease.judgment_id))
+        row = self._tx.first(BY_ID, {"judgment": lease.judgment_id})
         return None if row is None else judgment_of(row)
 
     def _must_have_place(self, lease: Lease, slot: Row, project: Project, before: Judgment | None) -> None:

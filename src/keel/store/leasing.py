@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, text, update
 
 from keel.core.errors import AccessError
 from keel.store import tables
-from keel.store.candidates import gather, purpose_column
-from keel.store.rows import Candidates, Lease, Membership, Picked, Project, Purpose
-from keel.store.slots import count, slot_of
+from keel.store.candidates import gather
+from keel.store.rows import PURPOSES, Candidates, Lease, Membership, Picked, Project, Purpose
+from keel.store.slots import count_lease
 
 if TYPE_CHECKING:
     from keel.store.store import Transaction
@@ -17,6 +17,34 @@ if TYPE_CHECKING:
 LEASES, MEMBERS = tables.leases, tables.memberships
 MAX_AHEAD = 4
 """Items that a rater may hold besides the one on the screen."""
+
+# built once: SQLAlchemy then finds their compiled form without looking at them
+BY_ID = select(LEASES).where(LEASES.c.id == bindparam("lease"))
+LIVE = text("leases.state = 'live'")  # spelled out: only so the partial indexes are used
+HELD = (
+    select(LEASES)
+    .where(LEASES.c.user_id == bindparam("user"), LEASES.c.project_id == bindparam("project"), LIVE)
+    .order_by(LEASES.c.leased, LEASES.c.id)
+)
+OVER = select(LEASES).where(LEASES.c.project_id == bindparam("project"), LEASES.c.expires <= bindparam("now"), LIVE)
+SAME = select(LEASES).where(
+    LEASES.c.user_id == bindparam("user_id"),
+    LEASES.c.item_id == bindparam("item_id"),
+    LEASES.c.purpose == bindparam("purpose"),
+    LEASES.c.round_key == bindparam("round_key"),
+)
+NEW = insert(LEASES)
+AGAIN = (
+    update(LEASES)
+    .where(LEASES.c.id == bindparam("lease"))
+    .values({name: bindparam(f"new_{name}") for name in ("swapped", "guide_version", "leased", "expires", "state")})
+)
+END = update(LEASES).where(LEASES.c.id == bindparam("lease")).values(state=bindparam("new_state"))
+ONE_MEMBER = (MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
+GIVEN_MORE = {
+    purpose: update(MEMBERS).where(*ONE_MEMBER).values({f"n_{purpose}": MEMBERS.c[f"n_{purpose}"] + bindparam("step")})
+    for purpose in PURPOSES
+}
 
 
 class Leasing:
@@ -53,25 +81,31 @@ class Leasing:
         round_id = candidates.round.id if candidates.round and pick.purpose == "calibration" else None
         return self._give(project, user_id, pick, round_id, now)
 
+    def again(self, project_id: int, user_id: int, item_id: int, swapped: bool, now: float) -> Lease:
+        """A repeat of an item without the wait that makes people forget: for models, which have nothing to forget."""
+        self._tx.lock(project_id)
+        project = self._tx.projects.get(project_id)
+        self._rater(project_id, user_id)
+        return self._give(project, user_id, Pick(item_id=item_id, purpose="repeat", swapped=swapped), None, now)
+
     def get(self, lease_id: int) -> Lease:
-        query = select(LEASES).where(LEASES.c.id == lease_id)
-        return lease_of(self._tx.one(query, f"There is no lease {lease_id}."))
+        return lease_of(self._tx.one(BY_ID, f"There is no lease {lease_id}.", {"lease": lease_id}))
 
     def held(self, project_id: int, user_id: int) -> list[Lease]:
         """Leases that run, or that nobody has noticed yet to be over, in the order they were given."""
-        query = select(LEASES).where(LEASES.c.user_id == user_id, LEASES.c.project_id == project_id)
-        mine = query.where(LEASES.c.state == "live").order_by(LEASES.c.leased, LEASES.c.id)
-        return [lease_of(row) for row in self._tx.rows(mine)]
+        return [lease_of(row) for row in self._tx.rows(HELD, {"user": user_id, "project": project_id})]
 
     def live(self, project_id: int, user_id: int, now: float) -> list[Lease]:
         """Leases that run now, in the order they were given."""
         return [lease for lease in self.held(project_id, user_id) if lease.expires > now]
 
-    def release(self, lease_id: int, user_id: int) -> None:
+    def release(self, lease_id: int, user_id: int, now: float) -> None:
         """Give an item back unjudged; nothing happens where the lease is over already."""
-        lease = self._own_lease(lease_id, user_id)
-        self._tx.lock(lease.project_id)
-        self._end([lease for lease in [self.get(lease_id)] if lease.state == "live"], "released")
+        self._tx.lock(self._own_lease(lease_id, user_id).project_id)
+        lease = self.get(lease_id)
+        if lease.state == "live":
+            self._end([lease], "released")
+            self._tx.run(update(LEASES).where(LEASES.c.id == lease_id).values(expires=self._tx.at(now)))
 
     def release_all(self, project_id: int, user_id: int) -> None:
         """Give back whatever a rater holds."""
@@ -87,7 +121,7 @@ class Leasing:
         self._release_where(LEASES.c.round_key == round_id)
 
     def _release_where(self, condition: ColumnElement[bool]) -> None:
-        rows = self._tx.rows(select(LEASES).where(condition, LEASES.c.state == "live"))
+        rows = self._tx.rows(select(LEASES).where(condition, LIVE))
         self._end([lease_of(row) for row in rows], "released")
 
     def _give(self, project: Project, user_id: int, pick: Picked, round_id: int | None, now: float) -> Lease:
@@ -99,36 +133,32 @@ class Leasing:
             "expires": now + project.settings.lease_seconds,
             "state": "live",
         }
-        where = [LEASES.c[name] == value for name, value in key.items()]
-        known = self._tx.first(select(LEASES.c.id).where(*where))
+        known = self._tx.first(SAME, key)
         if known is None:
-            number = self._tx.insert(insert(LEASES), {**key, **values, "project_id": project.id})
+            number = self._tx.insert(NEW, {**key, **values, "project_id": project.id})
         else:  # given out before and not judged: the same lease runs again
             number = known.id
-            self._tx.run(update(LEASES).where(LEASES.c.id == number).values(**values))
-        self._count(project, pick.item_id, user_id, pick.purpose, 1)
+            self._tx.run(AGAIN, {"lease": number, **{f"new_{name}": value for name, value in values.items()}})
+        self._count(project.id, pick.item_id, user_id, pick.purpose, 1)
         return self.get(number)
 
     def _expire(self, project: Project, now: float) -> None:
-        query = select(LEASES).where(LEASES.c.project_id == project.id, LEASES.c.expires <= now)
-        self._end([lease_of(row) for row in self._tx.rows(query.where(LEASES.c.state == "live"))], "expired")
+        over = self._tx.rows(OVER, {"project": project.id, "now": now})
+        self._end([lease_of(row) for row in over], "expired")
 
     def _end(self, leases: Iterable[Lease], state: str) -> None:
         for lease in leases:
-            self._tx.run(update(LEASES).where(LEASES.c.id == lease.id).values(state=state))
-            project = self._tx.projects.get(lease.project_id)
-            self._count(project, lease.item_id, lease.user_id, lease.purpose, -1)
+            self._tx.run(END, {"lease": lease.id, "new_state": state})
+            self._count(lease.project_id, lease.item_id, lease.user_id, lease.purpose, -1)
 
-    def _count(self, project: Project, item_id: int, user_id: int, purpose: Purpose, step: int) -> None:
+    def _count(self, project_id: int, item_id: int, user_id: int, purpose: Purpose, step: int) -> None:
         """One lease more or less, for the item and for the rater."""
         if purpose == "judge":
-            count(self._tx, slot_of(self._tx, item_id), project.settings.overlap, live=step)
-        self._count_given(project.id, user_id, purpose, step)
+            count_lease(self._tx, item_id, step)
+        self._count_given(project_id, user_id, purpose, step)
 
     def _count_given(self, project_id: int, user_id: int, purpose: Purpose, step: int) -> None:
-        column = purpose_column(purpose)
-        query = update(MEMBERS).where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id)
-        self._tx.run(query.values({column: column + step}))
+        self._tx.run(GIVEN_MORE[purpose], {"project": project_id, "user": user_id, "step": step})
 
     def _rater(self, project_id: int, user_id: int) -> Membership:
         member = self._tx.people.membership(project_id, user_id)

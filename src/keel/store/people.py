@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 
 from keel.core.errors import ConflictError, DataError, MissingError
 from keel.store import tables
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keel.store.store import Transaction
 
 USERS, MEMBERS = tables.users, tables.memberships
+MEMBER = select(MEMBERS).where(MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
 
 SHADES = "amber azure coral copper cream ebony golden green grey hazel indigo ivory jade lilac lime maroon mint navy"
 SHADES += " ochre olive pearl pink plum ruby rust sand silver teal umber violet white wine"
@@ -136,7 +137,7 @@ class People:
 
     def membership(self, project_id: int, user_id: int) -> Membership | None:
         """None for somebody who never joined; look at `active` too."""
-        row = self._tx.first(select(MEMBERS).where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id))
+        row = self._tx.first(MEMBER, {"project": project_id, "user": user_id})
         return None if row is None else member_of(row)
 
     def by_pseudonym(self, project_id: int, pseudonym: str) -> Membership:

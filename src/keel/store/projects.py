@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from keel.core.errors import ConflictError, DataError
 from keel.store import tables
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keel.store.store import Transaction
 
 PROJECTS, GUIDES = tables.projects, tables.guides
+BY_ID = select(PROJECTS).where(PROJECTS.c.id == bindparam("project"))
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
@@ -46,8 +47,7 @@ class Projects:
         return self.get(number)
 
     def get(self, project_id: int) -> Project:
-        query = select(PROJECTS).where(PROJECTS.c.id == project_id)
-        return project_of(self._tx.one(query, f"There is no project {project_id}."))
+        return project_of(self._tx.one(BY_ID, f"There is no project {project_id}.", {"project": project_id}))
 
     def by_name(self, name: str) -> Project | None:
         row = self._tx.first(select(PROJECTS).where(PROJECTS.c.name == name))

@@ -3,10 +3,11 @@
 Of the purpose `judge`, current votes plus running leases never exceed the project's overlap: `filled` is their sum.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 
 from keel.store import tables
 from keel.store.rows import ItemState, Said
@@ -23,7 +24,25 @@ COUNTER: Mapping[str, str] = {
     "skip": "skips",
 }
 ANSWERS = ("votes_a", "votes_b", "votes_tie", "votes_bad")
-COUNTERS = (*ANSWERS, "votes", "skips", "flags", "live", "filled")
+BATCH = 500
+"""Rows written by one statement."""
+
+# built once: SQLAlchemy then finds their compiled form without looking at them
+SLOT = select(SLOTS).where(SLOTS.c.item_id == bindparam("item"))
+WRITTEN = ("kind", "gold", "state", "removed", "settled", *ANSWERS, "votes", "skips", "flags", "live", "filled")
+WRITE = (
+    update(SLOTS)
+    .where(SLOTS.c.item_id == bindparam("item"))
+    .values({name: bindparam(f"new_{name}") for name in WRITTEN})
+)
+LEASED = (
+    update(SLOTS)
+    .where(SLOTS.c.item_id == bindparam("item"))
+    .values(live=SLOTS.c.live + bindparam("step"), filled=SLOTS.c.filled + bindparam("step"))
+)
+MORE_VOTES = (
+    update(PROJECTS).where(PROJECTS.c.id == bindparam("project")).values(votes=PROJECTS.c.votes + bindparam("more"))
+)
 
 
 def state_of(slot: Mapping[str, Any], overlap: int) -> ItemState:
@@ -39,7 +58,12 @@ def state_of(slot: Mapping[str, Any], overlap: int) -> ItemState:
 
 
 def slot_of(tx: "Transaction", item_id: int) -> Row:
-    return tx.one(select(SLOTS).where(SLOTS.c.item_id == item_id), f"There is no item {item_id}.")
+    return tx.one(SLOT, f"There is no item {item_id}.", {"item": item_id})
+
+
+def count_lease(tx: "Transaction", item_id: int, step: int) -> None:
+    """One running lease more or less; the state does not depend on it."""
+    tx.run(LEASED, {"item": item_id, "step": step})
 
 
 def count(
@@ -63,19 +87,15 @@ def count(
 
 
 def write(tx: "Transaction", slot: Row, new: dict[str, Any], overlap: int) -> None:
-    """Store what differs from `slot`, with the sums and the state that follow."""
+    """Store the new values of a slot, with the sums and the state that follow."""
     new["votes"] = sum(new[answer] for answer in ANSWERS)
     new["filled"] = new["votes"] + new["live"]
     new["state"] = state_of(new, overlap)
-    old = slot._asdict()
-    changes = {name: value for name, value in new.items() if value != old[name]}
-    if changes:
-        tx.run(update(SLOTS).where(SLOTS.c.item_id == slot.item_id).values(**changes))
-    if "kind" in changes or "removed" in changes:
+    tx.run(WRITE, {"item": slot.item_id, **{f"new_{name}": new[name] for name in WRITTEN}})
+    if new["kind"] != slot.kind or new["removed"] != slot.removed:
         recount_project(tx, slot.project_id)
-    elif slot.kind == "pair" and new["removed"] is None and "votes" in changes:
-        more = new["votes"] - slot.votes
-        tx.run(update(PROJECTS).where(PROJECTS.c.id == slot.project_id).values(votes=PROJECTS.c.votes + more))
+    elif slot.kind == "pair" and new["removed"] is None and new["votes"] != slot.votes:
+        tx.run(MORE_VOTES, {"project": slot.project_id, "more": new["votes"] - slot.votes})
 
 
 def recount_project(tx: "Transaction", project_id: int) -> None:
@@ -87,7 +107,11 @@ def recount_project(tx: "Transaction", project_id: int) -> None:
 
 def restate(tx: "Transaction", project_id: int, overlap: int) -> None:
     """Bring the states of all items to a new overlap."""
+    changes = defaultdict(list)
     for slot in tx.rows(select(SLOTS).where(SLOTS.c.project_id == project_id)):
-        state = state_of(slot._asdict(), overlap)
-        if state != slot.state:
-            tx.run(update(SLOTS).where(SLOTS.c.item_id == slot.item_id).values(state=state))
+        if (state := state_of(slot._asdict(), overlap)) != slot.state:
+            changes[state].append(slot.item_id)
+    for state, item_ids in changes.items():
+        for start in range(0, len(item_ids), BATCH):
+            part = item_ids[start : start + BATCH]
+            tx.run(update(SLOTS).where(SLOTS.c.item_id.in_(part)).values(state=state))

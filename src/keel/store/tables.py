@@ -145,6 +145,9 @@ Index(
     postgresql_where=text("kind = 'pair' AND state = 'open'"),
 )
 Index("slots_by_kind", slots.c.project_id, slots.c.kind, slots.c.state, slots.c.item_id)
+Index("slots_of_project", slots.c.project_id, slots.c.item_id, slots.c.state)
+for _name, _where in (("slots_flagged", "flags > 0"), ("slots_golden", "kind = 'golden'")):
+    Index(_name, slots.c.project_id, slots.c.item_id, sqlite_where=text(_where), postgresql_where=text(_where))
 
 rounds = Table(
     "rounds",
@@ -211,7 +214,7 @@ judgments = Table(
     UniqueConstraint("user_id", "client_key"),
     Index("judgments_of_lease", "lease_id", "id"),
     Index("judgments_of_project", "project_id", "id"),
-    Index("judgments_of_user", "user_id", "project_id", "created"),
+    Index("judgments_of_user", "user_id", "project_id", "created", "id"),
     Index("judgments_of_item", "item_id"),
 )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, text
 
 from keel.store import tables
 from keel.store.candidates import purpose_column
@@ -27,8 +27,13 @@ class Work(Judging):
 
     def own(self, project_id: int, user_id: int, limit: int = 50) -> list[Judgment]:
         """The rater's newest judgments that count, whatever their purpose."""
-        query = _current(project_id, PURPOSES).where(LEASES.c.user_id == user_id)
-        return [judgment_of(row) for row in self._tx.rows(query.order_by(JUDGMENTS.c.id.desc()).limit(limit))]
+        query = (
+            select(JUDGMENTS)
+            .join(LEASES, (LEASES.c.id == JUDGMENTS.c.lease_id) & (LEASES.c.judgment_id == JUDGMENTS.c.id))
+            .where(JUDGMENTS.c.user_id == user_id, JUDGMENTS.c.project_id == project_id)
+            .order_by(JUDGMENTS.c.created.desc(), JUDGMENTS.c.id.desc())
+        )
+        return [judgment_of(row) for row in self._tx.rows(query.limit(limit))]
 
     def votes(
         self,
@@ -80,12 +85,11 @@ class Work(Judging):
     def progress(self, project_id: int) -> Progress:
         project = self._tx.projects.get(project_id)
         row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project_id))[0]
-        golden = sum(self._tx.items.counts(project_id, "golden").values())
-        removed = self._tx.items.counts(project_id, "golden")["removed"]
-        flagged = select(func.count()).select_from(SLOTS).where(SLOTS.c.project_id == project_id, SLOTS.c.flags > 0)
+        golden = self._tx.items.counts(project_id, "golden")
+        flagged = select(func.count()).select_from(SLOTS).where(SLOTS.c.project_id == project_id, text("flags > 0"))
         return Progress(
             items=self._tx.items.counts(project_id),
-            golden=golden - removed,
+            golden=sum(golden.values()) - golden["removed"],
             votes=row.votes,
             votes_wanted=row.pairs * project.settings.overlap,
             flagged=self._tx.rows(flagged.where(SLOTS.c.removed.is_(None)))[0][0],
@@ -98,7 +102,9 @@ class Work(Judging):
         member = self._tx.people.membership(project_id, user_id)
         done = self._done(project_id, user_id).get(user_id, {})
         counted = (JUDGMENTS.c.user_id == user_id, JUDGMENTS.c.project_id == project_id, JUDGMENTS.c.created >= since)
-        today = select(func.count(func.distinct(JUDGMENTS.c.lease_id))).where(*counted)
+        counts = LEASES.c.judgment_id == JUDGMENTS.c.id
+        today = select(func.count()).select_from(JUDGMENTS).join(LEASES, LEASES.c.id == JUDGMENTS.c.lease_id)
+        today = today.where(*counted, counts)
         row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project_id))[0]
         left = 0
         if project.state == "open" and member is not None and member.active:

@@ -287,6 +287,9 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("item_id"),
     )
     op.create_index("slots_by_kind", "slots", ["project_id", "kind", "state", "item_id"])
+    op.create_index("slots_flagged", "slots", ["project_id", "item_id"], **_where("flags > 0"))
+    op.create_index("slots_golden", "slots", ["project_id", "item_id"], **_where("kind = 'golden'"))
+    op.create_index("slots_of_project", "slots", ["project_id", "item_id", "state"])
     op.create_index(
         "slots_open",
         "slots",
@@ -330,4 +333,4 @@ def _tables() -> None:
     op.create_index("judgments_of_item", "judgments", ["item_id"])
     op.create_index("judgments_of_lease", "judgments", ["lease_id", "id"])
     op.create_index("judgments_of_project", "judgments", ["project_id", "id"])
-    op.create_index("judgments_of_user", "judgments", ["user_id", "project_id", "created"])
+    op.create_index("judgments_of_user", "judgments", ["user_id", "project_id", "created", "id"])

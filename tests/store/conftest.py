@@ -1,0 +1,45 @@
+"""Every test that asks for `store` runs on a real SQLite file and on a real PostgreSQL server."""
+
+import shutil
+
+import pytest
+from helpers.postgres import postgres_server
+
+from keel.store.store import Store
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres):
+    name = postgres.database()
+    Store.open(postgres.url(name)).close()
+    return name
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("migrated") / "studio.sqlite"
+    Store.open(path).close()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """The address of a database with empty tables, nobody connected."""
+    if request.param == "sqlite":
+        path = tmp_path / "studio.sqlite"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return str(path)
+    server = request.getfixturevalue("postgres")
+    return server.url(server.database(request.getfixturevalue("migrated_postgres")))
+
+
+@pytest.fixture
+def store(url):
+    with Store.open(url) as store:
+        yield store
