@@ -38,11 +38,22 @@ ALARMED: dict[str, Any] = {
     "reward": None,
     "evaluate": None,
     "ppo": {"updates": 10, "rewards": THANKS, "evaluate_every": 2, "optim": {"learning_rate": 3e-3}},
-    "guardian": {"snapshot_every": 2, "quiet_updates": 1, "snapshots": 2, "actions": {"max_rollbacks": 2, "kl_factor": 3.0}},
+    "guardian": {
+        "snapshot_every": 2,
+        "quiet_updates": 1,
+        "snapshots": 2,
+        "actions": {"max_rollbacks": 2, "kl_factor": 3.0, "kl_most": 100.0},
+    },
     "thresholds": LOW_LINE,
 }
 """Rolls back twice, then stops. Changes for `Workplace.run`."""
 ON_A_REWARD_MODEL = {**ALARMED, "reward": {"best_of": 0}, "ppo": {**ALARMED["ppo"], "rewards": None}}
+TIGHTENED: dict[str, Any] = {
+    "ppo": {"updates": 18},
+    "thresholds": {"kl_stop_per_sequence": 1e6, "ref_perplexity_watch": 0.05, "ref_perplexity_act": 0.1},
+    "guardian": {"quiet_updates": 2},
+}
+"""Changes to ALARMED: one loud sign, which is enough to tighten and not to go back."""
 
 
 def alarmed(**changes: Any) -> dict[str, Any]:

@@ -376,7 +376,7 @@ def test_tightening_sets_the_price_of_what_is_gamed():
 
 def test_tightened_settings_are_on_trial_by_the_figure_that_gave_the_alarm():
     figures = {"win_rate": 0.4, "kl_nats_per_sequence": 6.0, "kl_nats_per_sequence_before": 2.0, "since": 9}
-    first = Verdict("watch", "human_gain", "", {"win_rate": 0.4}, "", "", 0.9)
+    first = Verdict("watch", "human_gain", "", {"win_rate": 0.4}, "", "", 0.93)
     decided = doing(first, Verdict("act", "kl_runaway", "", figures, "", "", 0.9), memory=Memory(likely_updates=2))
     assert decided.action == "tighten"
     found = trial(decided, until=23)

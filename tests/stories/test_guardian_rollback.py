@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.guarded_stories import PEOPLE, actions, alarmed, weights
+from helpers.guarded_stories import PEOPLE, TIGHTENED, actions, alarmed, weights
 from helpers.recipes import Ran, Workplace
 
 from keel.stages.align import Aligner
@@ -251,3 +251,17 @@ def test_no_action_on_no_evidence(changes, place, tmp_path):
     )
     assert actions(ran) == []
     assert len(ran.events("step")) == changes["ppo"]["updates"]
+
+
+def test_tightened_settings_that_do_not_help_are_followed_by_the_way_back(place):
+    ran = run(place, "tightened", **TIGHTENED)
+    first, second = actions(ran)[:2]
+    assert (first["action"], first["taken"], first.get("to_step")) == ("tighten", True, None)
+    assert first["after"]["kl_coef"] == pytest.approx(3 * first["before"]["kl_coef"])
+    coefficients = {step["step"]: step["kl_coef"] for step in ran.events("step")}
+    assert coefficients[first["step"] + 1] == pytest.approx(first["after"]["kl_coef"])
+    assert (second["action"], second["step"]) == ("roll_back", first["step"] + 2)
+    assert second["reason"].startswith("Dearer settings have not helped: ref_perplexity is ")
+    assert second["to_step"] < first["evidence"][0]["figures"]["since"]
+    # one trouble, one rise of the coefficient
+    assert coefficients[second["step"] + 1] == pytest.approx(coefficients[second["step"]], rel=0.05)
