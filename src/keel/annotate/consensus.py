@@ -87,13 +87,17 @@ def dawid_skene(comparisons: Sequence[Comparison], prior_votes: float = 4.0) -> 
     ]
 
 
-def resolve(comparisons: Sequence[Comparison], method: Method = "share") -> list[Comparison]:
+def resolve(
+    comparisons: Sequence[Comparison], method: Method = "share", rater_weights: Mapping[str, float] | None = None
+) -> list[Comparison]:
     """The comparisons with the preference that their votes come to; those whose every vote is a skip are left out.
 
-    A comparison without any votes keeps the preference that it has.
+    A comparison without any votes keeps the preference that it has. `rater_weights` are for the method weighted.
     """
     if method == "dawid_skene":
         verdicts = dawid_skene(comparisons)
+    elif method == "weighted":
+        verdicts = [weighted(comparison.votes, rater_weights) for comparison in comparisons]
     elif method in _METHODS:
         verdicts = [_METHODS[method](comparison.votes) for comparison in comparisons]
     else:

@@ -17,10 +17,16 @@ from keel.store.rows import Item
 SHARE: dict[Choice, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
 
 
-def comparison_records(items: Iterable[Item], ballots: Iterable[Ballot], method: Method) -> Iterator[dict[str, Any]]:
+def comparison_records(
+    items: Iterable[Item],
+    ballots: Iterable[Ballot],
+    method: Method,
+    rater_weights: Mapping[str, float] | None = None,
+) -> Iterator[dict[str, Any]]:
     """A record of every pair that has votes or was settled, in the order of the items; `method` makes the labels.
 
-    `ballots` are the blind ones (judge, calibration). Golden and removed items are left out.
+    `ballots` are the blind ones (judge, calibration). Golden and removed items are left out. `rater_weights` are for
+    the method weighted: those of the memberships, or of `raters.rater_weights`.
     """
     cast: dict[int, list[Ballot]] = {}
     for ballot in ballots:
@@ -32,7 +38,7 @@ def comparison_records(items: Iterable[Item], ballots: Iterable[Ballot], method:
         and item.removed is None
         and (item.settled is not None or any(ballot.choice != "skip" for ballot in cast.get(item.id, ())))
     ]
-    labels = resolve([_comparison(item, _votes(cast.get(item.id, ()))) for item in judged], method)
+    labels = resolve([_comparison(item, _votes(cast.get(item.id, ()))) for item in judged], method, rater_weights)
     for item, label in zip(judged, labels, strict=True):
         said = [_said(ballot) for ballot in cast.get(item.id, ())]
         if item.settled is None:
