@@ -231,6 +231,19 @@ CASES = {
         "error",
         "200 characters long",
     ),
+    "a tenth cut at a length that is not the longest": Case(
+        "truncation",
+        lambda: demos(every(9, lambda d: replace(d, response=d.response[:60]))),
+        healthy_demos,
+        "error",
+        "60",
+    ),
+    "some long answers cut anywhere": Case(
+        "truncation",
+        lambda: demos(lambda at, d: replace(d, response=d.response[: -(at % 50) - 9]) if at % 3 == 0 else d),
+        lambda: demos(lambda at, d: replace(d, response=d.response[: -(at % 50) - 9]) if at % 20 == 0 else d),
+        says="of those of 200 characters and more",
+    ),
     "two user turns in a row": Case(
         "chat_structure",
         lambda: chats([("user", "Hello there."), ("user", "Why is it so?")]),

@@ -137,5 +137,27 @@ def test_a_chat_that_waits_among_demonstrations_is_a_fault(tmp_path):
     assert finding.examples[0].source.endswith("chats.jsonl:2")
 
 
+def test_prompts_and_ratings_are_examined_too(tmp_path):
+    prompts = [{"prompt": "Why is it so?"}, {"prompt": "Why not?"}, {"prompt": "Why is it so?"}]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    found = examined(tmp_path / "prompts.jsonl")
+    assert found.patient.kind == "prompts"
+    assert [treat(found).changes[0].source.rsplit(":", 1)[1]] == ["3"]
+    ratings = [{"prompt": p["prompt"], "completion": "So.", "label": True} for p in prompts]
+    (tmp_path / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ratings))
+    found = examined(tmp_path / "ratings.jsonl")
+    assert found.patient.kind == "ratings"
+    assert treat(found).counts == {"duplicates": 1}
+
+
+def test_rankings_are_examined_pair_by_pair_and_leave_as_a_whole(tmp_path):
+    row = {"prompt": "Why?", "responses": ["One.", "Two.", "Three."], "ranks": [2, 1, 3]}
+    (tmp_path / "rankings.jsonl").write_text(json.dumps(row) + "\n")
+    found = examined(tmp_path / "rankings.jsonl")
+    assert len(found.patient.entries) == 3
+    write_treated(treat(found), tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == row
+
+
 def test_without_comparisons_there_are_no_hard_pairs():
     assert hard_pairs(examine(patient_of(demonstrations(20)))) == []

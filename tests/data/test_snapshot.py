@@ -7,6 +7,7 @@ from keel.core.errors import ArtifactError, ConfigError, DataError
 from keel.data.formats import DataConfig, read_comparisons, to_values, write_jsonl
 from keel.data.records import Comparison, Vote
 from keel.data.snapshot import canonical_lines, hash_of_lines, read_snapshot, snapshot_at, write_snapshot
+from keel.stages.paths import located
 
 RECORDS = [
     Comparison("Name a prime.", "Seven.", "Nine.", 1.0, votes=(Vote("ann", "a"), Vote("bob", "a"))),
@@ -95,6 +96,12 @@ def test_a_snapshot_is_named_by_its_hash(snapshot, tmp_path):
     assert snapshot_at(named) == tmp_path / "primes"
     with pytest.raises(ArtifactError, match=r"is the snapshot primes@\w{12}, and @deadbeef was asked for"):
         read_comparisons(DataConfig(path=f"{tmp_path}/primes@deadbeef"))
+
+
+def test_a_recipe_finds_the_snapshot_beside_it_by_folder_and_by_hash(snapshot, tmp_path):
+    for name in ("primes", snapshot.id):
+        assert located(name, tmp_path) == str(tmp_path / name)
+    assert located("primes@deadbeef", tmp_path / "elsewhere") == "primes@deadbeef"
 
 
 def test_what_is_no_snapshot_is_said_to_be_none(tmp_path):

@@ -6,6 +6,7 @@ Python files are the exception: they are always taken from the recipe's folder (
 from pathlib import Path
 
 from keel.data.formats import DataConfig
+from keel.data.snapshot import snapshot_at
 from keel.stages.place import Place, names_place
 from keel.stages.recipe import Recipe, RewardPart
 
@@ -15,7 +16,12 @@ def located(path: str, folder: Path) -> str:
     if names_place(path):
         return Place.of(path).below(folder).address
     beside = folder / path
-    return path if Path(path).exists() or not beside.exists() else str(beside)
+    return path if _stands(path) or not _stands(beside) else str(beside)
+
+
+def _stands(path: str | Path) -> bool:
+    """Whether there is a file, a folder, or a snapshot named with its hash."""
+    return Path(path).exists() or snapshot_at(path) is not None
 
 
 def locate(recipe: Recipe, folder: Path) -> Recipe:

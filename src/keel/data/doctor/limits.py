@@ -37,7 +37,8 @@ class Limits(Config):
     length_error: float = Field(0.8, ge=0.5, le=1)
     """The same, as an error."""
     cut_warn: float = Field(0.1, gt=0, le=1)
-    """Excess of unfinished answers among the longest tenth over the rest that is a warning; four times it, an error."""
+    """Excess of unfinished answers among the longest tenth over the rest that is a warning; four times it, an error. Of
+    all long answers twice it is a warning, and of answers of one length this share is an error."""
     opening_warn: float = Field(0.1, gt=0, le=1)
     """Share of answers with the same first words, or of prompts of one family, that is a warning."""
     refusals_warn: float = Field(0.1, gt=0, le=1)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from keel.data.doctor.finding import Finding, counted, graded, percent, said, shown
+from keel.data.doctor.finding import SEVERITIES, Finding, Severity, counted, graded, percent, said, shown
 from keel.data.doctor.limits import Limits
 from keel.data.doctor.patient import Patient
 from keel.data.doctor.scripts import language, script
@@ -14,6 +14,10 @@ from keel.stats.intervals import wilson
 
 LEAST_ANSWERS = 50
 """Fewer answers have no common length, opening or language."""
+LEAST_CUT, LONG = 40, 200
+"""Characters below which nobody cuts an answer, and from which one is long."""
+WALL_SHARE = 0.005
+"""Share of unfinished answers of one length from which that length is taken for a limit."""
 _INVISIBLE = re.compile("[\\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff\ufe00-\ufe0f]+")
 _PLACEHOLDER = re.compile(
     r"\s*(?:n/?a|none|null|nan|nil|todo|tbd|<noinput>|\[(?:deleted|removed)\]|-+|\?+|\.+)\s*", re.IGNORECASE
@@ -75,29 +79,34 @@ def empty_answers(patient: Patient, limits: Limits) -> Finding:
 
 
 def truncation(patient: Patient, limits: Limits) -> Finding | None:
-    """Whether long answers stop in mid-sentence more often than short ones, as those do that hit a limit on length."""
-    if len(patient.answers) < LEAST_ANSWERS:
+    """Whether answers stop in mid-sentence as those do that hit a limit: the longest, long ones, or many at one length.
+
+    Each distinct answer counts once.
+    """
+    distinct = list({text: at for at, text in reversed(patient.answers)}.items())
+    if len(distinct) < LEAST_ANSWERS:
         return None
-    lengths = patient.lengths
-    open_end = np.array([bool(_OPEN_END.search(text[-40:].rstrip())) for _, text in patient.answers])
+    lengths = np.array([len(text) for text, _ in distinct], dtype=np.int64)
+    cut = np.array([bool(_OPEN_END.search(text[-40:].rstrip())) for text, _ in distinct])
     edge = float(np.quantile(lengths, 0.9))
-    long = lengths >= edge
-    if long.all() or edge < 40:
-        return None
-    rate, rest = float(open_end[long].mean()), float(open_end[~long].mean())
-    low, _ = wilson(int(open_end[long].sum()), int(long.sum()))
-    excess = rate - rest
-    wall, at_wall = _wall(lengths, open_end, edge)
-    severity = graded(excess, limits.cut_warn, min(1.0, 4 * limits.cut_warn)) if low > rest else "ok"
-    if at_wall >= 10 and severity == "ok" and at_wall / len(lengths) >= 0.005:
-        severity = "warn"
+    longest = lengths >= max(edge, LEAST_CUT)
+    rate, rest = _mean(cut[longest]), _mean(cut[~longest])
+    surely = wilson(int(cut[longest].sum()), int(longest.sum()))[0] > rest
+    severity = graded(rate - rest, limits.cut_warn, min(1.0, 4 * limits.cut_warn)) if surely else "ok"
+    of_long = _mean(cut[lengths >= LONG]) if (lengths >= LONG).sum() >= LEAST_ANSWERS else 0.0
+    severity = _worse(severity, graded(of_long, 2 * limits.cut_warn, min(1.0, 6 * limits.cut_warn)))
+    wall, at_wall = _wall(lengths[cut])
+    if at_wall / len(lengths) >= WALL_SHARE:
+        severity = _worse(severity, graded(at_wall / len(lengths), WALL_SHARE, limits.cut_warn))
     message = (
-        f"Of the longest tenth of answers ({edge:,.0f} characters and more) {percent(rate)} stop in mid-sentence; of "
-        f"the others {percent(rest)}."
+        f"Of the longest tenth of answers ({max(edge, LEAST_CUT):,.0f} characters and more) {percent(rate)} stop in "
+        f"mid-sentence; of the others {percent(rest)}."
     )
-    if severity != "ok" and at_wall >= 10:
-        message += f" {at_wall:,} of them are exactly {wall:,} characters long."
-    cut = [patient.answers[i] for i in np.flatnonzero(open_end & long)]
+    if of_long >= 2 * limits.cut_warn:
+        message += f" So do {percent(of_long)} of those of {LONG} characters and more."
+    if at_wall:
+        message += f" {at_wall:,} unfinished ones are exactly {wall:,} characters long."
+    shows = cut & (lengths == wall) if at_wall else cut & (lengths >= min(edge, LONG))
     return Finding(
         rule="truncation",
         severity=severity,
@@ -109,11 +118,14 @@ def truncation(patient: Patient, limits: Limits) -> Finding | None:
         figures={
             "unfinished_share_of_longest_tenth": rate,
             "unfinished_share_of_others": rest,
+            "unfinished_share_of_long": of_long,
             "from_characters": edge,
             "same_length": at_wall,
             "length": wall,
         },
-        examples=() if severity == "ok" else shown((patient.source(at), f"…{text[-100:]}") for at, text in cut),
+        examples=()
+        if severity == "ok"
+        else shown((patient.source(distinct[i][1]), f"…{distinct[i][0][-100:]}") for i in np.flatnonzero(shows)),
     )
 
 
@@ -262,11 +274,23 @@ def other_script_places(patient: Patient, found: dict[int, str]) -> list[tuple[s
     return [(patient.source(at), f"{text[:60]} → {patient.entries[at].answers[0]}") for at, text in found.items()]
 
 
-def _wall(lengths: np.ndarray, open_end: np.ndarray, edge: float) -> tuple[int, int]:
-    """The length, of `edge` characters or more, that most unfinished answers share, and how many do."""
-    long = lengths[open_end & (lengths >= edge)].astype(np.int64)
-    if not len(long):
+def _wall(lengths: np.ndarray) -> tuple[int, int]:
+    """The length that stands out among those of unfinished answers, and how many have it; (0, 0) where none does.
+
+    It must have 10 answers, and 8 times as many as the lengths within 20 characters of it have on average.
+    """
+    counts = np.bincount(lengths[lengths >= LEAST_CUT])
+    if not len(counts):
         return 0, 0
-    values, counts = np.unique(long, return_counts=True)
     best = int(np.argmax(counts))
-    return int(values[best]), int(counts[best])
+    around = np.r_[counts[max(0, best - 20) : best], counts[best + 1 : best + 21]]
+    stands_out = counts[best] >= 10 and counts[best] >= 8 * (_mean(around) + 0.5)
+    return (best, int(counts[best])) if stands_out else (0, 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _worse(one: Severity, other: Severity) -> Severity:
+    return max(one, other, key=SEVERITIES.index)
