@@ -179,7 +179,7 @@ def test_an_override_stands_in_the_promotion(place, tmp_path):
         collect(store, "help", name="odd")
     odd = f"{tmp_path / 'odds.sqlite'}::help@odd"
     changes = data(comparisons={"path": odd, "holdout": 0.25}, override_agreement="a pilot, nothing is served")
-    ran = place.run(data=changes, reward={"labels": "dawid_skene", "epochs": 4}, only="reward", to="override")
+    ran = place.run(data=changes, reward={"labels": "majority", "epochs": 4}, only="reward", to="override")
     entry = promote(ran.directory, tmp_path / "registry", by="ann", why="to see it work")
     assert entry.evidence["overrides"] == ["a pilot, nothing is served"]
 
