@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, isnan, nan, sqrt
+from math import isnan, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -86,7 +86,10 @@ def sign_test(wins: int, losses: int) -> float:
     if wins < 0 or losses < 0:
         raise DataError(f"Counts cannot be negative: {wins} wins, {losses} losses.")
     n = wins + losses
-    tail = sum(comb(n, k) for k in range(min(wins, losses) + 1))
+    tail, term = 0, 1
+    for k in range(min(wins, losses) + 1):
+        tail += term
+        term = term * (n - k) // (k + 1)  # the next binomial coefficient, exactly
     return min(1.0, 2 * tail / 2**n)
 
 
