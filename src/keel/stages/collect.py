@@ -10,22 +10,19 @@ their own. Records stand in the order of their hashes, so the same judgments are
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keel.annotate.agreement import Gate, gate
 from keel.annotate.ballots import Ballot, ballots_of
-from keel.annotate.consensus import Consensus, Method, dawid_skene, majority, share, weighted
+from keel.annotate.consensus import Method
+from keel.annotate.freeze import comparison_records, golden_records
 from keel.core.errors import ConflictError, DataError, MissingError
-from keel.data.formats import to_values
-from keel.data.records import Comparison, Vote
 from keel.data.snapshot import canonical_lines
 from keel.monitor.thresholds import DEFAULT, Thresholds
-from keel.store.rows import Item, Membership, Project, Snapshot
+from keel.store.rows import Membership, Project, Snapshot
 from keel.store.store import Store, Transaction
-
-PREFERENCE = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,11 @@ def collect(
         project = project_of(tx, project_name)
         votes = Votes.of(tx, project)
         checked = gate(votes.ballots, thresholds=thresholds)
-        records = golden_records(tx, project) if golden else pair_records(tx, project, votes, labels)
+        records = (
+            in_order(list(golden_records(tx.items.each(project.id, "golden"))))
+            if golden
+            else pair_records(tx, project, votes, labels)
+        )
         if not records:
             what = "golden item" if golden else "pair with a vote"
             raise DataError(f"{project_name} has no {what} yet, so there is nothing to freeze.")
@@ -144,91 +145,27 @@ class Votes:
             again={(ballot.rater, ballot.item_id): ballot.choice for ballot in repeats},
         )
 
-    def by_item(self) -> dict[int, list[Ballot]]:
-        """Of each item the last vote of every rater, in the raters' order of first appearance there."""
-        latest: dict[int, dict[str, Ballot]] = {}
-        for ballot in self.ballots:
-            latest.setdefault(ballot.item_id, {})[ballot.rater] = ballot
-        return {item: list(votes.values()) for item, votes in latest.items()}
+    def counting(self) -> list[Ballot]:
+        """The last vote of every rater on an item, as it counts: torn between the orders, a model has no opinion."""
+        latest = {(ballot.item_id, ballot.rater): ballot for ballot in self.ballots}
+        return [replace(b, choice="tie", strength=None) if self.torn(b) else b for b in latest.values()]
 
-    def counts_as(self, ballot: Ballot) -> Vote:
-        """The vote as it counts: a model that changes its mind with the sides has no opinion."""
+    def torn(self, ballot: Ballot) -> bool:
+        """Whether a model said otherwise with the sides swapped."""
         other = self.again.get((ballot.rater, ballot.item_id))
-        torn = ballot.rater in self.models and other not in (None, "skip", ballot.choice)
-        choice = "tie" if torn and ballot.choice != "skip" else ballot.choice
-        return Vote(ballot.rater, choice, ballot.strength if choice == ballot.choice else None)
+        return ballot.rater in self.models and other not in (None, "skip", ballot.choice) and ballot.choice != "skip"
 
 
 def pair_records(tx: Transaction, project: Project, votes: Votes, labels: Method) -> list[dict[str, Any]]:
     """One record for each pair with a vote that says something, or with a senior's decision."""
-    cast = votes.by_item()
-    items = [item for item in tx.items.each(project.id, "pair") if item.id in cast or item.settled]
-    comparisons = [
-        Comparison(item.prompt, item.a, item.b, 0.5, votes=tuple(votes.counts_as(b) for b in cast.get(item.id, [])))
-        for item in items
-    ]
-    found = []
-    for item, comparison, verdict in zip(items, comparisons, verdicts(comparisons, labels, votes.weights), strict=True):
-        if item.settled is None and not verdict.num_votes:
-            continue  # every vote a skip
-        record = texts(item)
-        record["preference"] = verdict.preference if item.settled is None else PREFERENCE[item.settled]
-        record["votes"] = [
-            {
-                "rater": vote.rater,
-                "choice": vote.choice,
-                "strength": vote.strength,
-                "said": ballot.choice,
-                "swapped": ballot.swapped,
-                "seconds": ballot.seconds,
-                "at": ballot.created,
-                "guide_version": ballot.guide_version,
-            }
-            for vote, ballot in zip(comparison.votes, cast.get(item.id, []), strict=True)
-        ]
-        if item.settled is not None:
-            record["settled"] = item.settled
-        found.append(record)
-    return in_order(found)
-
-
-def golden_records(tx: Transaction, project: Project) -> list[dict[str, Any]]:
-    """One record for each golden item with a known answer."""
-    items = [item for item in tx.items.each(project.id, "golden") if item.gold in PREFERENCE]
-    return in_order([{**texts(item), "preference": PREFERENCE[str(item.gold)]} for item in items])
-
-
-def verdicts(comparisons: Sequence[Comparison], labels: Method, weights: Mapping[str, float]) -> list[Consensus]:
-    """What the votes on each comparison come to."""
-    if labels == "dawid_skene":
-        return dawid_skene(comparisons)
-    one: Callable[[Sequence[Vote]], Consensus] = {
-        "share": share,
-        "majority": majority,
-        "weighted": lambda cast: weighted(cast, weights),
-    }[labels]
-    return [one(comparison.votes) for comparison in comparisons]
-
-
-def texts(item: Item) -> dict[str, Any]:
-    """What a record says of an item besides its votes."""
-    record: dict[str, Any] = {
-        **to_values(item.prompt),
-        "response_a": item.a,
-        "response_b": item.b,
-        "item": item.key,
-        "provenance": dict(item.provenance),
-    }
-    for side in "ab":
-        if name := generator_of(item.provenance.get(side)):
-            record[f"model_{side}"] = name
-    return record
-
-
-def generator_of(source: Any) -> str:
-    """The name of what made an answer: a text, or the `model` of a mapping."""
-    name = source.get("model") if isinstance(source, Mapping) else source
-    return name if isinstance(name, str) else ""
+    said = {(ballot.item_id, ballot.rater): ballot.choice for ballot in votes.ballots if votes.torn(ballot)}
+    keys = {item.key: item.id for item in tx.items.each(project.id, "pair")}
+    records = list(comparison_records(tx.items.each(project.id, "pair"), votes.counting(), labels, votes.weights))
+    for record in records:
+        for vote in record.get("votes", ()):
+            if (first := said.get((keys[record["item"]], vote["rater"]))) is not None:
+                vote["said"] = first
+    return in_order(records)
 
 
 def generators(record: Mapping[str, Any]) -> list[str]:
@@ -236,8 +173,9 @@ def generators(record: Mapping[str, Any]) -> list[str]:
     out = []
     for side in "ab":
         source = record["provenance"].get(side)
-        if name := generator_of(source):
-            content = source.get("content") if isinstance(source, Mapping) else None
+        name = record.get(f"model_{side}")
+        content = source.get("content") if isinstance(source, Mapping) else None
+        if name:
             out.append(f"{name}@{content[:12]}" if isinstance(content, str) else name)
     return out
 
@@ -250,7 +188,8 @@ def in_order(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def counted(records: Sequence[Mapping[str, Any]], votes: Votes) -> dict[str, Any]:
     """How many records, votes of each kind, and raters."""
-    choices = Counter(vote["choice"] for record in records for vote in record.get("votes", ()))
+    cast = [vote for record in records for name in ("votes", "raters_said") for vote in record.get(name, ())]
+    choices = Counter(vote["choice"] for vote in cast)
     return {
         "records": len(records),
         "votes": sum(choices.values()) - choices["skip"],
@@ -258,6 +197,6 @@ def counted(records: Sequence[Mapping[str, Any]], votes: Votes) -> dict[str, Any
         "both_bad": choices["both_bad"],
         "skips": choices["skip"],
         "settled": sum("settled" in record for record in records),
-        "raters": len({vote["rater"] for record in records for vote in record.get("votes", ())}),
+        "raters": len({vote["rater"] for vote in cast}),
         "models_as_raters": sorted(votes.models),
     }
