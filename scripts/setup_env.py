@@ -31,7 +31,7 @@ def main() -> int:
         print("Installing torch ...", flush=True)
         subprocess.run([*pip, "install", *torch_request(pip)], check=True)
     print("Installing keel and its development tools ...", flush=True)
-    subprocess.run([*pip, "install", "-e", ".[train,dev]"], check=True)
+    subprocess.run([*pip, "install", "-e", ".[train,studio,postgres,dev]"], check=True)
     return 0
 
 
