@@ -74,7 +74,10 @@ def doctor(arguments: argparse.Namespace) -> None:
     from keel.cli.doctor_letter import letter
     from keel.data.doctor.examine import RULES, examine
     from keel.data.doctor.finding import SEVERITIES
+    from keel.data.doctor.treat import check_free
 
+    if arguments.apply:
+        check_free(arguments.apply)  # before the work, not after it
     unknown = [name for name in arguments.rule if name not in RULES]
     if unknown:
         raise ConfigError(f"--rule {unknown[0]}: no such rule. Known: {', '.join(RULES)}.")
@@ -144,10 +147,12 @@ def _limits(arguments: argparse.Namespace) -> Any:
 
 
 def _advise(examination: Any, file: str) -> None:
+    from keel.data.doctor.finding import counted
+
     removable = len({at for finding in examination.findings for at in finding.drops}) + len(examination.patient.refused)
     if removable:
         stem = Path(file).name.split(".")[0]
-        next_step(f"keel data doctor {file} --apply {stem}-clean.jsonl leaves out {removable:,} records")
+        next_step(f"keel data doctor {file} --apply {stem}-clean.jsonl leaves out {counted(removable, 'record')}")
     else:
         next_step(f"keel data snapshot {file} --name NAME --to DIR freezes it for training")
 

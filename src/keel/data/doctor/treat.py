@@ -79,10 +79,8 @@ def write_treated(treatment: Treatment, out: Path) -> Snapshot | None:
     Beside it, in OUT.changes.jsonl, every record that was left out and why. An existing file is never written over.
     """
     patient = treatment.examination.patient
+    check_free(out)
     log = change_log(out)
-    taken = [path for path in (out, log) if path.exists()]
-    if taken:
-        raise DataError(f"{taken[0]} already exists, and the doctor never writes over anything. Name another file.")
     snapshot = None
     if out.suffix == ".jsonl":
         if patient.rows:
@@ -93,16 +91,23 @@ def write_treated(treatment: Treatment, out: Path) -> Snapshot | None:
             atomic_write_text(out, text)
         else:
             write_jsonl(out, treatment.records)
-    elif out.suffix:
-        raise DataError(
-            f"{out}: the doctor writes JSON lines. Name a file .jsonl, or a snapshot folder without suffix."
-        )
     else:
         snapshot = freeze(treatment, out.parent, out.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(change.to_dict(), ensure_ascii=False) + "\n" for change in treatment.changes)
     atomic_write_text(log, "".join(lines))
     return snapshot
+
+
+def check_free(out: Path) -> None:
+    """Raise DataError where OUT cannot be written without writing over something, or is no file of JSON lines."""
+    taken = [path for path in (out, change_log(out)) if path.exists()]
+    if taken:
+        raise DataError(f"{taken[0]} already exists, and the doctor never writes over anything. Name another file.")
+    if out.suffix not in (".jsonl", ""):
+        raise DataError(
+            f"{out}: the doctor writes JSON lines. Name a file .jsonl, or a snapshot folder without suffix."
+        )
 
 
 def change_log(out: Path) -> Path:
