@@ -408,6 +408,8 @@ def _json_row(place: Place, line: bytes) -> Row | RecordError:
         return RecordError(place, "broken JSON", f"{fault}. {hint}")
     except RecursionError:
         return RecordError(place, "broken JSON", "JSON nested too deeply. Correct the line or drop it.")
+    except ValueError:  # Python's own limit on digits
+        return RecordError(place, "broken JSON", "a whole number of thousands of digits. Correct the line or drop it.")
 
 
 def _object_row(place: Place, value: Any, twice: str) -> Row | RecordError:

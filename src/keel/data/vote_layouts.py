@@ -150,7 +150,7 @@ def preset(name: str) -> Layout:
 def fits(layout: Layout, values: Mapping[str, Any]) -> bool:
     """Whether a row has what the layout reads."""
     if layout.kind == "columns":
-        return any(column in values for column in layout.raters)
+        return any(column in values for column in layout.raters) and all(column in values for column in layout.item)
     needed = [layout.vote, *layout.item, *(layout.models or ())]
     return all(column in values for column in (*needed, *([layout.rater] if layout.rater else [])))
 

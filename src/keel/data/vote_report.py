@@ -8,11 +8,13 @@ import numpy as np
 
 from keel.core.errors import ConfigError, DataError
 from keel.data.vote_files import VoteFile
-from keel.stats.agreement import MISSING, AgreementReport, Level, agreement_report
+from keel.stats.agreement import MISSING, AgreementReport, Level, agreement_report, disputed_items
 from keel.stats.dawid_skene import DawidSkene, dawid_skene
 from keel.stats.intervals import Estimate
 from keel.stats.raters import PositionBias, SelfAgreement, position_bias, self_agreement
 
+MOST_DISPUTED = 100
+"""Disputed items that are named."""
 MIN_SHOWN = 10
 """Judgments with known sides below which a rater's position bias is not shown."""
 
@@ -30,6 +32,8 @@ class VoteReport:
     position_by_rater: dict[str, PositionBias]
     repeats: SelfAgreement | None
     """None where nobody voted twice on an item."""
+    disputed: tuple[str, ...]
+    """Items whose votes differ, the most disputed first."""
 
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON. `items` are those with a vote that counts, `shared_items` those with two or more."""
@@ -64,6 +68,8 @@ class VoteReport:
         if self.repeats:
             figures["self_agreement"] = {"repeats": self.repeats.num_repeats}
             figures["self_agreement"] |= flat("agreement", self.repeats.agreement) | flat("kappa", self.repeats.kappa)
+        figures["disputed_items"] = len(self.disputed)
+        figures["most_disputed"] = list(self.disputed[:MOST_DISPUTED])
         figures["notes"] = list(file.notes)
         return plain(figures)
 
@@ -101,6 +107,7 @@ def vote_report(file: VoteFile, level: Level = "nominal", *, seed: int = 0) -> V
         together,
         {name: position_bias(said) for name, said in each.items() if len(said) >= MIN_SHOWN},
         self_agreement(file.repeats[:, 1], file.repeats[:, 2], seed=seed) if len(file.repeats) else None,
+        tuple(file.items[n] for n in disputed_items(file.votes)),
     )
 
 

@@ -196,7 +196,7 @@ def _add_votes(
         if isinstance(vote, Mapping):
             shown, at = _shown(vote), _time(vote)
             vote = vote.get(layout.vote, _said(vote)) if layout.kind == "rows" else _said(vote)
-        if vote is None or vote == "":
+        if vote is None or vote == "" or vote != vote:  # nan is how tables write an empty cell
             continue
         name = "" if rater is None else str(rater).strip()
         if not name:
@@ -242,7 +242,7 @@ def _shown(vote: Mapping[str, Any]) -> str:
 
 def _time(vote: Mapping[str, Any]) -> float:
     at = next((vote[name] for name in ("time", "created", "at") if name in vote), None)
-    return float(at) if isinstance(at, int | float) else nan
+    return float(at) if isinstance(at, int | float) and abs(at) < 1e300 else nan
 
 
 def _text(parts: Sequence[Any]) -> str:

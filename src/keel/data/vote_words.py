@@ -34,7 +34,10 @@ class LeftOut:
         self.first.setdefault(reason, str(where))
 
     def sentences(self) -> list[str]:
-        return [f"left out: {count} ({reason}); first: {self.first[reason]}" for reason, count in self.counts.items()]
+        return [
+            f"left out: {count} ({reason}); first: {self.first[reason].rstrip('.')}"
+            for reason, count in self.counts.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def vocabulary_of(
 
 def word(one: object) -> str:
     """A vote as a word, without regard to case."""
-    return f"{one:g}" if isinstance(one, int | float) and not isinstance(one, bool) else str(one).strip().lower()
+    return f"{one:g}" if isinstance(one, float) else str(one).strip().lower()
 
 
 def _number(one: Any) -> float | None:

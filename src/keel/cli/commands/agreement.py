@@ -5,10 +5,11 @@ import json
 import math
 from typing import Any
 
-from keel.cli.render import columns, next_step, out
+from keel.cli.render import clipped, columns, next_step, out
 
 MOST_SHOWN = 20
-"""Raters or judges that are listed; `--json` has all of them."""
+"""Raters that are listed; `--json` has all of them."""
+MOST_ITEMS, ITEM_WIDTH = 5, 60
 
 
 def add(actions: Any) -> None:
@@ -101,6 +102,10 @@ def agreement(arguments: argparse.Namespace) -> None:
     out(columns(rows))
     if len(raters) > MOST_SHOWN:
         out(f"  and {len(raters) - MOST_SHOWN} more (--json)")
+    if report.disputed:
+        some = ", ".join(clipped(item, ITEM_WIDTH) for item in report.disputed[:MOST_ITEMS])
+        more = f" and {len(report.disputed) - MOST_ITEMS} more" if len(report.disputed) > MOST_ITEMS else ""
+        out(f"\nitems they differ on, most disputed first: {some}{more}")
     verdict = agreement_gate(
         found.alpha.value,
         found.alpha.low,
@@ -109,7 +114,10 @@ def agreement(arguments: argparse.Namespace) -> None:
         num_raters=found.num_raters,
     )
     out(f"\n{verdict.message} {verdict.remedy}".rstrip())
-    next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
+    if file.layout.kind == "votes" and file.categories == ("a", "tie", "b"):
+        next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
+    else:
+        next_step(f"keel data agreement {arguments.file} --json has every rater and every pair of raters")
 
 
 def judges(arguments: argparse.Namespace) -> None:
