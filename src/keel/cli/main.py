@@ -12,7 +12,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from keel.cli.commands import config, data, demo, diagnose, judge, run, show, studio, version, watch
+from keel.cli.commands import (
+    collect,
+    config,
+    data,
+    demo,
+    diagnose,
+    judge,
+    judge_ai,
+    promote,
+    run,
+    sample,
+    show,
+    studio,
+    version,
+    watch,
+)
 from keel.cli.parser import Parser
 from keel.cli.render import fail, note
 from keel.core.errors import KeelError
@@ -33,7 +48,10 @@ def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="keel", description=DESCRIPTION)
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for module in (demo, run, config, watch, judge, show, diagnose, data, studio, version):
+    for module in (
+        *(demo, run, config, watch, judge, show, diagnose, promote),
+        *(data, studio, sample, judge_ai, collect, version),
+    ):
         module.add(commands)
     return top
 

@@ -58,11 +58,7 @@ def collect(
         project = project_of(tx, project_name)
         votes = Votes.of(tx, project)
         checked = gate(votes.ballots, thresholds=thresholds)
-        records = (
-            in_order(list(golden_records(tx.items.each(project.id, "golden"))))
-            if golden
-            else pair_records(tx, project, votes, labels)
-        )
+        records = golden_in_order(tx, project) if golden else pair_records(tx, project, votes, labels)
         if not records:
             what = "golden item" if golden else "pair with a vote"
             raise DataError(f"{project_name} has no {what} yet, so there is nothing to freeze.")
@@ -166,6 +162,11 @@ def pair_records(tx: Transaction, project: Project, votes: Votes, labels: Method
             if (first := said.get((keys[record["item"]], vote["rater"]))) is not None:
                 vote["said"] = first
     return in_order(records)
+
+
+def golden_in_order(tx: Transaction, project: Project) -> list[dict[str, Any]]:
+    """One record for each golden item."""
+    return in_order(list(golden_records(tx.items.each(project.id, "golden"))))
 
 
 def generators(record: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from keel.annotate.agreement import gate, require
 from keel.annotate.consensus import Method
 from keel.annotate.freeze import comparison_records, golden_records
 from keel.core.errors import GateError
+from keel.stages.collect import Votes, golden_in_order, pair_records
 from keel.store.rows import Item, Snapshot
 from keel.store.store import Store, Transaction
 from keel.studio.api.errors import ApiError
@@ -59,17 +60,17 @@ def freeze(store: OpenStore, visit: Permitted, p: ProjectPath, given: SnapshotWi
     """Freeze what the votes come to. The same content is the same snapshot, whatever its name."""
     now = time.time()
     with store.writing() as tx:
-        ballots = all_ballots(tx, visit.of.id, ("judge", "calibration"))
+        votes = Votes.of(tx, visit.of)
         manifest: dict[str, Any] = {"kind": given.kind}
         if given.kind == "golden":
-            records = list(golden_records(tx.items.each(visit.of.id, "golden")))
+            records = golden_in_order(tx, visit.of)
         else:
-            checked = gate(ballots, override=given.override)
+            checked = gate(votes.ballots, override=given.override)
             try:
                 require(checked)
             except GateError as error:
                 raise ApiError(409, str(error), field="override", hint="Give a reason as `override`.") from error
-            records = list(comparison_records(_pairs(tx, visit), ballots, given.method))
+            records = pair_records(tx, visit.of, votes, given.method)
             figures = {"level": checked.verdict.level, "message": checked.verdict.message, "override": checked.override}
             manifest |= {"method": given.method, "agreement": figures}
         if not records:
