@@ -249,3 +249,38 @@ def test_agreement_of_a_csv_and_a_row_without_an_item(tmp_path):
     file = read_votes(path)
     assert file.votes.tolist() == [[0, 2], [1, 1]]
     assert "left out: 1 (no item)" in file.notes[0]
+
+
+STRANGE = [
+    None, "", 0, -1, 2.5, float("nan"), True, "a", "tie", "skip", "yes", "x" * 300, "\ud800", "\u202eann", [1], {}, [[]],
+    {"rater": "x"}, {"choice": "a"}, [{"rater": {"q": 1}, "choice": "b", "swapped": True, "time": "now"}], [1, "x"],
+    {"ann": "a", "bob": "b"}, {"ann": {"score": 1}, "bob": {"score": -2, "shown_first": "a"}}, 10**400,
+]  # fmt: skip
+COLUMNS = [
+    "id",
+    "votes",
+    "rater",
+    "vote",
+    "winner",
+    "verdict",
+    "verdict_swapped",
+    "model_a",
+    "model_b",
+    "ratings",
+    "ann",
+]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_stands_in_a_file_the_answer_is_a_report_or_a_reason(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    readings = [Reading(), Reading(preset="mtbench"), Reading(vote="votes"), Reading(rater_columns=("ann", "vote"))]
+    for _ in range(60):
+        columns = rng.choice(COLUMNS, size=rng.integers(1, 7), replace=False)
+        rows = [{str(c): STRANGE[rng.integers(len(STRANGE))] for c in columns} for _ in range(rng.integers(1, 6))]
+        path = written(tmp_path, rows)
+        for how in readings:
+            try:
+                json.dumps(vote_report(read_votes(path, how)).to_dict(), allow_nan=False)
+            except (DataError, ConfigError) as error:
+                assert str(path) in str(error)  # noqa: PT017 - the error is allowed, not expected
