@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keel.cli.commands import agreement, data_convert, data_doctor, data_show, data_snapshot
+from keel.cli.commands import agreement, data_convert, data_doctor, data_show, data_snapshot, data_split
 
-ACTIONS = (data_show, data_convert, agreement, data_doctor, data_snapshot)
+ACTIONS = (data_show, data_convert, data_split, agreement, data_doctor, data_snapshot)
 """Modules with `add(actions)`, in the order of the help."""
 
 
