@@ -1,10 +1,8 @@
 from collections import Counter
 
-import pytest
 from helpers.rating_rooms import said
 
-from keel.annotate.golden import gold_candidates, promotion, stock
-from keel.monitor.probe import golden_probe
+from keel.annotate.golden import gold_candidates, stock
 from keel.store.rows import Item
 
 
@@ -12,11 +10,6 @@ def item(number, **fields):
     plain = {"project_id": 1, "key": str(number), "prompt": "p" * number, "a": "x", "b": "y", "kind": "pair"}
     plain |= {"gold": None, "skills": (), "priority": 0.0, "provenance": {}, "created": 0.0, "removed": None}
     return Item(**{"id": number, **plain, **fields})
-
-
-def probe(accuracy=0.75, decided=300, train_accuracy=0.78):
-    low, high = accuracy - 0.05, accuracy + 0.05
-    return golden_probe(accuracy, low, high, decided, train_accuracy=train_accuracy, train_low=train_accuracy - 0.02)
 
 
 def test_only_pairs_that_seniors_see_alike_can_be_golden():
@@ -51,25 +44,6 @@ def test_candidates_are_spread_over_skills_lengths_and_answers():
     assert {one.item_id for one in found} != {
         one.item_id for one in gold_candidates(items, votes, {"s1", "s2"}, 40, seed=1)
     }
-
-
-@pytest.mark.parametrize(
-    ("verdict", "number", "trained_on", "level", "message"),
-    [
-        (None, 300, (), "stop", "never probed"),
-        (probe(), 0, (), "stop", "never probed"),
-        (probe(), 300, ("k1", "k9"), "stop", "1 of 300 golden pairs were trained on"),
-        (probe(0.55), 300, (), "stop", "The golden probe failed"),
-        (probe(0.70, train_accuracy=0.95), 300, (), "stop", "by heart"),
-        (probe(decided=80), 80, (), "watch", "Promoted with care"),
-        (probe(), 300, (), "ok", "right on 75.0%"),
-    ],
-)
-def test_no_promotion_without_a_golden_probe_that_was_passed(verdict, number, trained_on, level, message):
-    found = promotion(verdict, number, trained_on, golden=("k1", "k2"))
-    assert found.level == level
-    assert message in found.message
-    assert found.remedy or level == "ok"
 
 
 def test_the_stock_of_golden_items():

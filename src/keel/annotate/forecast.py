@@ -4,13 +4,13 @@ Money is counted in whole judgments and rounded once, to the cent. Every judgmen
 calibration included: raters cannot tell them apart, and their time is the same.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from math import ceil
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keel.core.errors import DataError
 from keel.core.seed import generator
@@ -128,7 +128,7 @@ def affordable_pairs(usd: float, settings: ProjectSettings, *, calibration_share
 
 
 def forecast(
-    judged_at: Sequence[float],
+    judged_at: ArrayLike,
     *,
     now: float,
     num_pairs: int,

@@ -10,8 +10,8 @@ from keel.data.records import Choice, prompt_text
 from keel.monitor.verdict import Figure, Verdict
 from keel.store.rows import Item
 
-ENOUGH = 200
-"""Golden pairs that a probe should have; more than 500 bring little. The interval of an accuracy is then 13 points."""
+MOST = 500
+"""Golden pairs beyond which another one brings little, to raters as to the probe of a reward model."""
 FOR_RATERS = 40
 """Golden pairs below which raters soon have seen them all."""
 
@@ -59,46 +59,13 @@ def gold_candidates(
     ]
 
 
-def promotion(
-    probe: Verdict | None, num_golden: int, trained_on: Collection[str] = (), golden: Collection[str] = ()
-) -> Verdict:
-    """Whether a reward model may be promoted: never without a golden probe, nor with one that failed or was trained on.
-
-    `probe` is the verdict of `monitor.probe.golden_probe`, None where none was made; `trained_on` and `golden` are the
-    keys of the items in either set.
-    """
-    if probe is None or num_golden == 0:
-        return Verdict(
-            "stop",
-            "promotion",
-            "This reward model was never probed on a golden set.",
-            {"num_golden": num_golden},
-            f"Let seniors judge {ENOUGH} to 500 pairs, name them as data.golden, and train again.",
-        )
-    leaked = set(golden) & set(trained_on)
-    figures: dict[str, Figure] = {"num_golden": num_golden, "leaked": len(leaked)}
-    if leaked:
-        return Verdict(
-            "stop",
-            "promotion",
-            f"{len(leaked)} of {num_golden} golden pairs were trained on: the probe measures memory.",
-            figures,
-            "Take them out of the training set, and train again.",
-        )
-    if probe.level in ("act", "stop"):
-        return Verdict("stop", "promotion", f"The golden probe failed. {probe.message}", figures, probe.remedy)
-    if probe.level == "watch":
-        return Verdict("watch", "promotion", f"Promoted with care. {probe.message}", figures, probe.remedy)
-    return Verdict("ok", "promotion", probe.message, figures)
-
-
 def stock(items: Iterable[Item], share: float, num_pairs_per_rater: int) -> Verdict:
     """Whether there are enough golden items for raters and for a probe.
 
     `share` is the project's golden share, `num_pairs_per_rater` what one rater is expected to judge.
     """
     golden = [item for item in items if item.kind == "golden" and item.removed is None]
-    needed = min(500, max(FOR_RATERS, round(share * num_pairs_per_rater)))
+    needed = min(MOST, max(FOR_RATERS, round(share * num_pairs_per_rater)))
     sides = Counter(item.gold for item in golden)
     figures: dict[str, Figure] = {"golden": len(golden), "needed": needed, "a": sides["a"], "b": sides["b"]}
     if len(golden) < needed:
