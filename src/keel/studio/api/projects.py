@@ -16,6 +16,7 @@ from keel.studio.api.models import Id, Line, Model, Note, ProjectName, ProjectPa
 from keel.studio.markdown import safe_html
 
 router = APIRouter(tags=["projects"])
+MOST_HIDDEN = 0.8
 
 
 class RatingSettings(Model):
@@ -134,7 +135,9 @@ def create_project(store: OpenStore, visit: Permitted, given: NewProject) -> Pro
     """A new project in the state `setup`, of which you are the lead."""
     now = time.time()
     with store.writing() as tx:
-        project = tx.projects.create(given.name, given.title, given.settings, by=visit.user.id, now=now)
+        project = tx.projects.create(
+            given.name, given.title, checked_settings(given.settings), by=visit.user.id, now=now
+        )
         if given.guide is not None:
             tx.projects.new_guide(project.id, given.guide, by=visit.user.id, now=now)
         audited(tx, visit, "create project", f"project {project.name}")
@@ -212,11 +215,24 @@ def _may_open(tx: Transaction, project: Project, override: str | None) -> None:
 
 def _merged(settings: ProjectSettings, changed: dict[str, Any]) -> ProjectSettings:
     try:
-        return ProjectSettings.model_validate({**settings.model_dump(), **changed})
+        merged = ProjectSettings.model_validate({**settings.model_dump(), **changed})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in ("settings", *first["loc"]))
         raise ApiError(422, str(first["msg"]), field=field) from error
+    return checked_settings(merged)
+
+
+def checked_settings(settings: ProjectSettings) -> ProjectSettings:
+    """The settings, unless golden items and repeats leave no room for votes."""
+    if settings.golden_share + settings.repeat_share > MOST_HIDDEN:
+        raise ApiError(
+            422,
+            f"Golden items ({settings.golden_share:.0%}) and repeats ({settings.repeat_share:.0%}) together may be at "
+            f"most {MOST_HIDDEN:.0%} of a rater's pairs.",
+            field="settings.golden_share",
+        )
+    return settings
 
 
 def _shown(project: Project, membership: Membership | None) -> ProjectShown:

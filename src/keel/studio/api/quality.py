@@ -15,6 +15,7 @@ from pydantic import Field
 
 from keel.annotate.agreement import gate, heat_map
 from keel.annotate.ballots import Ballot, ballots_of
+from keel.annotate.forecast import forecast
 from keel.annotate.raters import RaterCard, rater_cards
 from keel.data.records import Choice, prompt_text
 from keel.monitor.verdict import Verdict
@@ -98,6 +99,26 @@ class AgreementShown(Model):
     """Items that carry most of the disagreement, the first most."""
 
 
+class FinishShown(Model):
+    """When the last vote is expected, in UTC seconds, with the 95 % interval."""
+
+    at: float
+    low: float
+    high: float | None
+    """null where at the slowest plausible pace it never comes."""
+
+
+class ForecastShown(Model):
+    usd_spent: float
+    usd_total: float
+    usd_per_pair: float | None
+    pairs_per_hour: float | None
+    """While somebody works."""
+    votes_left: int
+    finish: FinishShown | None
+    """null while there is too little to tell from, and when all is done."""
+
+
 class SeriesShown(Model):
     seconds: list[float | None]
     """Medians over the rater's judgments in order."""
@@ -178,6 +199,12 @@ def progress(request: Request, store: OpenStore, visit: Permitted, p: ProjectPat
 def agreement(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath) -> AgreementShown:
     """How far raters agree, who and what lowers it, and whether a reward model may be trained on the votes."""
     return kept_of(request).get("agreement", visit.of.id, lambda: _agreement(store, visit))
+
+
+@router.get("/projects/{p}/forecast")
+def forecast_of(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath) -> ForecastShown:
+    """What the project costs and when it is done, at the pace so far."""
+    return kept_of(request).get("forecast", visit.of.id, lambda: _forecast(store, visit))
 
 
 @router.get("/projects/{p}/raters")
@@ -263,6 +290,22 @@ def _agreement(store: Store, visit: Visit) -> AgreementShown:
         responsible=list(checked.responsible),
         disputed=[item.item_id for item in checked.items],
     )
+
+
+def _forecast(store: Store, visit: Visit) -> ForecastShown:
+    with store.reading() as tx:
+        told = tx.work.progress(visit.of.id)
+        judged = tx.work.votes_table(visit.of.id).created
+        num_paid = len(tx.work.votes_table(visit.of.id, PURPOSES).created)
+    found = forecast(
+        judged.tolist() if isinstance(judged, np.ndarray) else judged,
+        now=store.clock(),
+        num_pairs=sum(count for state, count in told.items.items() if state != "removed"),
+        votes_left=max(0, told.votes_wanted - told.votes),
+        num_paid=num_paid,
+        settings=visit.of.settings,
+    )
+    return ForecastShown.model_validate(found.to_dict())
 
 
 def _cards(store: Store, visit: Visit) -> list[CardShown]:
