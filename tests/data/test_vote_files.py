@@ -107,6 +107,11 @@ def test_items_whose_votes_all_tie_count(shared_data):
 
 
 def test_ordinal_and_full_scores_are_there_for_the_asking(shared_data):
+    panda = vote_report(read_votes(shared_data / "pandalm-votes/pairs.jsonl.gz"))
+    figures = panda.to_dict()
+    asked = vote_report(panda.file, "ordinal").agreement.alpha
+    assert figures["krippendorff_alpha_ordinal"] == pytest.approx(asked.value, abs=1e-12)
+    assert figures["krippendorff_alpha_ordinal_low"] == pytest.approx(asked.low, abs=0.01)
     path = shared_data / "vader-lexicon/lexicon.jsonl.gz"
     table = np.array([row["ratings"] for row in plain_rows(path)], dtype=float).T
     for scores, data in (("sign", np.sign(table)), ("full", table)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from keel.core.errors import ConfigError, DataError
 from keel.data.vote_files import VoteFile
-from keel.stats.agreement import MISSING, AgreementReport, Level, agreement_report, disputed_items
+from keel.stats.agreement import MISSING, AgreementReport, Level, agreement_report, alpha_estimate, disputed_items
 from keel.stats.dawid_skene import DawidSkene, dawid_skene
 from keel.stats.intervals import Estimate
 from keel.stats.raters import PositionBias, SelfAgreement, position_bias, self_agreement
@@ -25,6 +25,8 @@ class VoteReport:
 
     file: VoteFile
     agreement: AgreementReport
+    ordinal: Estimate | None
+    """Krippendorff's alpha with the categories in order, which the gate of comparisons looks at; None without order."""
     skill: DawidSkene
     """Categories are those of the file."""
     position: PositionBias | None
@@ -51,6 +53,8 @@ class VoteReport:
         }
         figures |= flat("pairwise_agreement", report.agreement)
         figures |= flat("krippendorff_alpha", report.alpha)
+        if self.ordinal:
+            figures |= flat("krippendorff_alpha_ordinal", self.ordinal)
         figures |= flat("fleiss_kappa", report.fleiss)
         figures["cohen_kappa"] = [
             {"raters": [pair.first, pair.second], "items": pair.num_items, "agreement": pair.agreement}
@@ -103,6 +107,7 @@ def vote_report(file: VoteFile, level: Level = "nominal", *, seed: int = 0) -> V
     return VoteReport(
         file,
         report,
+        alpha_estimate(file.votes, "ordinal", seed=seed) if file.ordered else None,
         skill,
         together,
         {name: position_bias(said) for name, said in each.items() if len(said) >= MIN_SHOWN},

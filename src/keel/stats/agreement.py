@@ -141,6 +141,16 @@ def krippendorff_alpha(votes: ArrayLike, level: Level = "nominal") -> float:
     return float(_alpha(patterns, patterns.times, level))
 
 
+def alpha_estimate(
+    votes: ArrayLike, level: Level, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Krippendorff's alpha with its interval, and nothing else."""
+    patterns = _patterns(_checked(votes))
+    draws = _resample(np.random.default_rng(seed), patterns.times, resamples)
+    interval = percentile_interval(_alpha(patterns, draws, level), confidence)
+    return Estimate(float(_alpha(patterns, patterns.times, level)), *interval, confidence)
+
+
 def disputed_items(votes: ArrayLike) -> Ints:
     """Indices of the items whose votes differ, the most disputed first: largest share of unequal pairs, then votes."""
     table = _checked(votes)

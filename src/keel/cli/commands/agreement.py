@@ -84,6 +84,10 @@ def agreement(arguments: argparse.Namespace) -> None:
         out(f"  {line}")
     measures = [("agreement", found.agreement), (found.kappa_name, found.kappa)]
     measures.append((f"Krippendorff's alpha ({found.level})", found.alpha))
+    compares = file.categories == ("a", "tie", "b")
+    gated = report.ordinal if report.ordinal and compares else found.alpha
+    if gated is not found.alpha and found.level == "nominal":
+        measures.append(("Krippendorff's alpha (ordinal)", gated))
     if report.repeats:
         measures.append((f"agreement with oneself ({report.repeats.num_repeats} repeats)", report.repeats.agreement))
     out()
@@ -107,14 +111,15 @@ def agreement(arguments: argparse.Namespace) -> None:
         more = f" and {len(report.disputed) - MOST_ITEMS} more" if len(report.disputed) > MOST_ITEMS else ""
         out(f"\nitems they differ on, most disputed first: {some}{more}")
     verdict = agreement_gate(
-        found.alpha.value,
-        found.alpha.low,
-        found.alpha.high,
+        gated.value,
+        gated.low,
+        gated.high,
         num_items=found.num_shared_items,
         num_raters=found.num_raters,
     )
-    out(f"\n{verdict.message} {verdict.remedy}".rstrip())
-    if file.layout.kind == "votes" and file.categories == ("a", "tie", "b"):
+    level = "At the ordinal level, as training looks at it: " if gated is not found.alpha else ""
+    out(f"\n{level}{verdict.message} {verdict.remedy}".rstrip())
+    if file.layout.kind == "votes" and compares:
         next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
     else:
         next_step(f"keel data agreement {arguments.file} --json has every rater and every pair of raters")
