@@ -18,7 +18,7 @@ from keel.store.rows import Choice, Draft, Item, Lease, Project, State
 from keel.store.settings import Rationale
 from keel.store.store import Transaction
 from keel.studio.api.errors import ApiError
-from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
+from keel.studio.api.identity import OpenStore, Permitted, Visit, audited, visits_of
 from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, RaterProgressShown, Side, midnight
 from keel.studio.api.rounds import unlock_newcomer
 from keel.studio.markdown import chat_html, safe_html
@@ -137,7 +137,10 @@ def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, 
         shown = JudgmentShown(id=saved.id, lease=saved.lease_id, choice=side, created=saved.created)
         return Saved(judgment=shown, progress=_progress(tx, visit, now))
 
-    return writer_of(request).run(visit.of.id, work)
+    saved = writer_of(request).run(visit.of.id, work)
+    if visit.member.unlocked_round is None:
+        visits_of(request).forget()  # this judgment may have unlocked its rater
+    return saved
 
 
 @router.post("/projects/{p}/undo")
