@@ -194,3 +194,43 @@ def test_changed_files_are_not_promoted(place, ran, tmp_path):
     load_artifact(folder.parent)
     with pytest.raises(ArtifactError, match="damaged"):
         promote(tmp_path / "run", tmp_path / "registry", by="ann", why="nobody will notice")
+
+
+LABELLER = """
+from keel.data.records import Comparison
+
+def judge(pairs):
+    return [Comparison(p.prompt, p.a, p.b, float(len(p.a) <= len(p.b))) for p in pairs]
+"""
+
+
+def test_a_reward_model_refreshed_in_rounds_is_probed_again_and_the_policy_stands_by_the_last_probe(place, tmp_path):
+    place.write("raters.py", LABELLER)
+    rounds = {"count": 2, "comparisons": 12, "labeller": "raters.py:judge"}
+    ran = place.run(data=data(), reward={"epochs": 4}, ppo={"updates": 1}, rounds=rounds, evaluate=None, to="rounds")
+    assert [stage for stage in ran.trained() if stage.startswith("golden")] == ["golden", "golden 2"]
+    assert 0 <= ran.events("round")[0]["golden_accuracy"] <= 1
+    probes = [load_artifact(path) for path in (ran.directory / "artifacts").glob("golden-*")]
+    (last,) = [probe for probe in probes if set(probe.parents) & set(ran.artifact("ppo").parents)]
+    if last.metrics["passed"]:
+        entry = promote(ran.directory, tmp_path, what="policy", by="ann", why="two rounds")
+        assert entry.evidence["golden"]["report"] == last.id
+    else:
+        with pytest.raises(GateError, match="golden probe was not passed"):
+            promote(ran.directory, tmp_path, what="policy", by="ann", why="two rounds")
+
+
+def test_a_snapshot_in_postgresql_trains_the_same(place, ran):
+    from helpers.postgres import postgres_server
+
+    with postgres_server() as server:
+        url = server.url(server.database())
+        with begin(url, items()) as store:
+            judge_all(store, {"ann": better, "bob": mostly, "cem": better})
+            made = collect(store, "help", name="week-1", labels="dawid_skene")
+        there = place.run(
+            data=data(comparisons={"path": f"{url}::help@week-1", "holdout": 0.25}), only="reward", to="postgres"
+        )
+    (snapshot,) = [a.artifact for a in lineage(there.artifact("reward")) if a.artifact.kind == "snapshot"]
+    assert snapshot.config["content_hash"] == made.snapshot.content_hash
+    assert there.stages["reward"]["training_pairs"] == ran.stages["reward"]["training_pairs"]
