@@ -50,10 +50,15 @@ ALARMED: dict[str, Any] = {
 ON_A_REWARD_MODEL = {**ALARMED, "reward": {"best_of": 0}, "ppo": {**ALARMED["ppo"], "rewards": None}}
 TIGHTENED: dict[str, Any] = {
     "ppo": {"updates": 18},
-    "thresholds": {"kl_stop_per_sequence": 1e6, "ref_perplexity_watch": 0.05, "ref_perplexity_act": 0.1},
-    "guardian": {"quiet_updates": 2},
+    "thresholds": {
+        "kl_stop_per_sequence": 1e6,
+        "ref_perplexity_watch": 0.05,
+        "ref_perplexity_act": 0.1,
+        "human_least_gain": 0.99,
+    },
+    "guardian": {"quiet_updates": 2, "checks": {**CHECKS, "every": 2, "label_budget": 100}},
 }
-"""Changes to ALARMED: one loud sign, which is enough to tighten and not to go back."""
+"""Changes to ALARMED: one loud sign, which is enough to tighten and not to go back, and judges hard to please."""
 
 
 def alarmed(**changes: Any) -> dict[str, Any]:

@@ -379,9 +379,15 @@ def test_tightened_settings_are_on_trial_by_the_figure_that_gave_the_alarm():
     first = Verdict("watch", "human_gain", "", {"win_rate": 0.4}, "", "", 0.93)
     decided = doing(first, Verdict("act", "kl_runaway", "", figures, "", "", 0.9), memory=Memory(likely_updates=2))
     assert decided.action == "tighten"
-    found = trial(decided, until=23)
+    found = trial(decided, began=20, until=23)
     assert found == Trial(
-        figure="kl_nats_per_sequence", before=2.0, at=6.0, until=23, since=9, rules=["human_gain", "kl_runaway"]
+        figure="kl_nats_per_sequence",
+        before=2.0,
+        at=6.0,
+        began=20,
+        until=23,
+        since=9,
+        rules=["human_gain", "kl_runaway"],
     )
     assert found.helped(4.0)
     assert not found.helped(4.1)
@@ -392,4 +398,4 @@ def test_tightened_settings_are_on_trial_by_the_figure_that_gave_the_alarm():
 
 def test_without_a_figure_of_before_and_now_nothing_is_tried():
     told = Verdict("act", "human_gain", "", {"win_rate": 0.4, "since": 3}, "", "", 0.9)
-    assert trial(doing(told, sign("kl_runaway", 0.8), memory=Memory(likely_updates=2)), until=9) is None
+    assert trial(doing(told, sign("kl_runaway", 0.8), memory=Memory(likely_updates=2)), 6, 9) is None

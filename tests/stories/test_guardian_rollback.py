@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.guarded_stories import PEOPLE, TIGHTENED, actions, alarmed, weights
+from helpers.guarded_stories import PEOPLE, TIGHTENED, actions, alarmed, laid, weights
 from helpers.recipes import Ran, Workplace
 
 from keel.stages.align import Aligner
@@ -253,9 +253,13 @@ def test_no_action_on_no_evidence(changes, place, tmp_path):
     assert len(ran.events("step")) == changes["ppo"]["updates"]
 
 
+def changes(ran):
+    return [action for action in actions(ran) if action["action"] != "ask_humans"]
+
+
 def test_tightened_settings_that_do_not_help_are_followed_by_the_way_back(place):
     ran = run(place, "tightened", **TIGHTENED)
-    first, second = actions(ran)[:2]
+    first, second = changes(ran)[:2]
     assert (first["action"], first["taken"], first.get("to_step")) == ("tighten", True, None)
     assert first["after"]["kl_coef"] == pytest.approx(3 * first["before"]["kl_coef"])
     coefficients = {step["step"]: step["kl_coef"] for step in ran.events("step")}
@@ -265,3 +269,12 @@ def test_tightened_settings_that_do_not_help_are_followed_by_the_way_back(place)
     assert second["to_step"] < first["evidence"][0]["figures"]["since"]
     # one trouble, one rise of the coefficient
     assert coefficients[second["step"] + 1] == pytest.approx(coefficients[second["step"]], rel=0.05)
+
+
+@pytest.mark.parametrize("judges", [laid(TIGHTENED["guardian"], {"checks": {"every": 0}}), TIGHTENED["guardian"]])
+def test_no_way_back_where_no_judge_is_asked_or_judges_are_content(place, judges):
+    lines = TIGHTENED["thresholds"] | {"human_least_gain": 0.5, "human_drop_act": 1e-9}
+    ran = run(place, f"spared {judges['checks']['every']}", **{**TIGHTENED, "guardian": judges, "thresholds": lines})
+    reasons = [action["reason"] for action in changes(ran)]
+    assert any(action["action"] == "tighten" for action in changes(ran))
+    assert not any(reason.startswith("Dearer settings have not helped") for reason in reasons)

@@ -176,13 +176,17 @@ def corrected(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """Whether tightened settings have helped: the figure that gave the alarm has gone back half of its way."""
+    """Whether tightened settings have helped: the figure that gave the alarm has gone back half of its way, or judges
+    like what the policy has written since.
+    """
 
     figure: str
     before: float
     """Its level before the trouble."""
     at: float
     """Its level when the settings were tightened."""
+    began: int
+    """Step at which the settings were tightened."""
     until: int
     """Step at which that is decided."""
     since: int | None
@@ -195,7 +199,7 @@ class Trial:
         return now <= half if self.at > self.before else now >= half
 
 
-def trial(decision: Decision, until: int) -> Trial | None:
+def trial(decision: Decision, began: int, until: int) -> Trial | None:
     """What to look at after a decision to tighten; None where no sign says from where to where its figure went."""
     for verdict in decision.evidence:
         for name, before in verdict.figures.items():
@@ -205,6 +209,7 @@ def trial(decision: Decision, until: int) -> Trial | None:
                     figure=name.removesuffix("_before"),
                     before=before,
                     at=at,
+                    began=began,
                     until=until,
                     since=decision.since,
                     rules=list(decision.rules),

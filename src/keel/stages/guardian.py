@@ -89,12 +89,16 @@ class Guardian:
         return self._tried(Trial(**self.memory.trial), step) or decision
 
     def _tried(self, trial: Trial, step: int) -> Decision | None:
-        """The way back, where tightened settings had their time and what was wrong has not gone back."""
+        """The way back, where tightened settings had their time, what was wrong has not gone back, and judges like the
+        policy less than they should. Without judges nobody can tell a fast learner from a cheat: no way back then.
+        """
         if step < trial.until:
             return None
         self.memory.trial = None
         now = float(self.history.steps.known(trial.figure)[-RECENT:].mean())
-        if trial.helped(now):
+        told = self.history.checks.since(trial.began - 1).known("win_rate")
+        liked = float(told.mean()) if told.size else 1.0
+        if trial.helped(now) or liked >= self.thresholds.human_least_gain:
             return None
         spent = self.memory.rollbacks >= self.config.actions.max_rollbacks
         return Decision(
@@ -102,7 +106,8 @@ class Guardian:
             rules=tuple(trial.rules),
             evidence=tuple(self.verdicts[rule] for rule in trial.rules),
             reason=f"Dearer settings have not helped: {trial.figure} is {plainly(now)}; it was {plainly(trial.before)} "
-            f"before the trouble and {plainly(trial.at)} when the settings were tightened.",
+            f"before the trouble and {plainly(trial.at)} when the settings were tightened, and judges like the policy "
+            f"better than SFT in {liked:.0%} of the pairs since.",
             confidence=SURE_ENOUGH,
             since=trial.since,
         )
@@ -177,7 +182,7 @@ class Guardian:
             self.memory.asked_until = until
         elif decision.action == "tighten":  # no quiet: what this does not stop must be undone at once
             self.memory.tightened = True
-            tried = trial(decision, until)
+            tried = trial(decision, step, until)
             self.memory.trial = None if tried is None else asdict(tried)
             self.memory.raised_by *= after["kl_coef"] / before["kl_coef"] if before["kl_coef"] else 1.0
         else:
