@@ -5,6 +5,7 @@ import shutil
 import pytest
 from helpers.postgres import postgres_server
 
+from keel.store import tables
 from keel.store.store import Store
 
 
@@ -22,6 +23,12 @@ def migrated_postgres(postgres):
 
 
 @pytest.fixture(scope="session")
+def emptied_postgres(postgres, migrated_postgres):
+    """A database that is emptied for each test, which takes a moment less than a new one."""
+    return postgres.database(migrated_postgres)
+
+
+@pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory):
     path = tmp_path_factory.mktemp("migrated") / "studio.sqlite"
     Store.open(path).close()
@@ -35,8 +42,11 @@ def url(request, tmp_path):
         path = tmp_path / "studio.sqlite"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         return str(path)
-    server = request.getfixturevalue("postgres")
-    return server.url(server.database(request.getfixturevalue("migrated_postgres")))
+    server, name = request.getfixturevalue("postgres"), request.getfixturevalue("emptied_postgres")
+    rows = ", ".join(name for name in tables.metadata.tables)
+    # as the superuser that it is: the triggers that keep rows rest meanwhile
+    server.run(f"SET session_replication_role = replica; TRUNCATE {rows} RESTART IDENTITY", name)
+    return server.url(name)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from keel.store.engine import parse
 from keel.store.migrate import MIGRATIONS
 from keel.store.migrations import REVISIONS
 from keel.store.queue import Queue
+from keel.store.settings import ProjectSettings
 from keel.store.store import Store
 
 
@@ -50,6 +51,7 @@ def test_the_migrations_are_numbered_without_a_gap_and_known_in_order():
 
 OPENER = """
 import sys
+from keel.store.settings import ProjectSettings
 from keel.store.store import Store
 sys.stdin.readline()
 Store.open(sys.argv[1]).close()
@@ -74,13 +76,12 @@ def test_servers_that_begin_the_same_database_together_both_succeed(tmp_path, re
         Store.open(url).close()
 
 
-def test_a_database_of_a_newer_keel_is_refused(url):
-    with Store.open(url) as store, store.writing() as tx:
-        tx.run(sa.text(f"UPDATE {tables.VERSION_TABLE} SET version_num = '0999'"))
-    with pytest.raises(
-        ArtifactError, match="version 0999 of its tables, written by a newer keel; this one knows up to"
-    ):
-        Store.open(url)
+def test_a_database_of_a_newer_keel_is_refused(tmp_path, postgres):
+    for url in (str(tmp_path / "studio.sqlite"), postgres.url(postgres.database())):
+        with Store.open(url) as store, store.writing() as tx:
+            tx.run(sa.text(f"UPDATE {tables.VERSION_TABLE} SET version_num = '0999'"))
+        with pytest.raises(ArtifactError, match="version 0999 of its tables, written by a newer keel; this one knows"):
+            Store.open(url)
 
 
 def test_a_file_of_another_program_a_run_s_queue_and_a_damaged_one_are_left_alone(tmp_path):
@@ -242,6 +243,12 @@ def test_every_method_of_the_store_is_on_its_page(store):
         for name in ("people", "access", "projects", "items", "work", "rounds", "snapshots", "audit"):
             methods = [method for method in dir(getattr(tx, name)) if not method.startswith("_")]
             assert [method for method in methods if not re.search(rf"\b{method}\(", page)] == []
+
+
+def test_every_setting_of_a_project_is_on_the_page_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+    for name, field in ProjectSettings.model_fields.items():
+        assert f"| `{name}` | `{field.default}` | {field.description} |" in page
 
 
 def test_a_constraint_of_the_database_is_no_crash(store):

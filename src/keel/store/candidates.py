@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SLOTS, LEASES, MEMBERS = tables.slots, tables.leases, tables.memberships
 WINDOW = 300
 """Items with the same number of votes that are looked through before the next number is tried."""
+EVERYTHING = 1 << 40
 ENOUGH = 24
 """Candidates of a purpose."""
 REMEMBERED = 200
@@ -154,35 +155,38 @@ def gather(tx: "Transaction", project: Project, member: Membership, held: Sequen
 
 def _open(tx: "Transaction", project: Project, member: Membership) -> tuple[Candidate, ...]:
     allowed = _allowed(tx, project.id, member)
-    if not allowed:
-        return ()
-    overlap = project.settings.overlap
+    found = _unseen(tx, project, member, allowed, WINDOW, ENOUGH) or _remembered(tx, project, member, allowed)
+    if allowed and not found:
+        found = _unseen(tx, project, member, allowed, EVERYTHING, REMEMBERED)
+        tx.hints[project.id, member.user_id] = found
+    return _ordered(tx, found[:ENOUGH], project.settings.overlap)
+
+
+def _unseen(
+    tx: "Transaction", project: Project, member: Membership, allowed: Sequence[str], window: int, enough: int
+) -> list[int]:
+    """Open items that the rater has not seen, fewest votes missing first; `window` of each number are looked at."""
     found: list[int] = []
-    for window in (WINDOW, 1 << 40):
-        for filled in range(overlap - 1, -1, -1):
-            for skills in allowed:
-                values = {"project": project.id, "user": member.user_id, "skills": skills, "filled": filled}
-                enough = ENOUGH if window == WINDOW else REMEMBERED
-                found += [row[0] for row in tx.rows(UNSEEN, {**values, "window": window, "enough": enough})]
-            if len(found) >= ENOUGH:
-                break
-        if found:
+    for filled in range(project.settings.overlap - 1, -1, -1):
+        for skills in allowed:
+            values = {"project": project.id, "user": member.user_id, "skills": skills, "filled": filled}
+            found += [row[0] for row in tx.rows(UNSEEN, {**values, "window": window, "enough": enough})]
+        if len(found) >= enough:
             break
-        if window == WINDOW and (found := _remembered(tx, project, member, allowed)):
-            break
-    if len(found) > ENOUGH:
-        tx.hints[project.id, member.user_id] = found[ENOUGH:]
-    return _ordered(tx, found[:ENOUGH], overlap)
+    return found
 
 
 def _remembered(tx: "Transaction", project: Project, member: Membership, allowed: Sequence[str]) -> list[int]:
-    """What an earlier long search left over, as far as it is still open to this rater."""
+    """What an earlier long search found, as far as it is still open to this rater."""
     items = tx.hints.pop((project.id, member.user_id), [])
-    if not items:
+    if not items or not allowed:
         return []
     values = {"items": items, "user": member.user_id, "overlap": project.settings.overlap, "allowed": allowed}
     still = {row[0] for row in tx.rows(STILL_OPEN, values)}
-    return [item for item in items if item in still]
+    left = [item for item in items if item in still]
+    if left:
+        tx.hints[project.id, member.user_id] = left
+    return left
 
 
 def _allowed(tx: "Transaction", project_id: int, member: Membership) -> list[str]:
