@@ -62,7 +62,7 @@ def shown(page):
     return number, left.startswith("Answer a")
 
 
-def test_thirty_pairs_by_keyboard_only_reach_the_store_as_they_were_meant(desk, context, record_property):
+def test_thirty_pairs_by_keyboard_only_reach_the_store_as_they_were_meant(desk, context, record_testsuite_property):
     page, project, _ = at_work(desk, context)
     meant = {}
     for turn in range(30):
@@ -79,8 +79,8 @@ def test_thirty_pairs_by_keyboard_only_reach_the_store_as_they_were_meant(desk, 
     assert all(0 < vote.seconds < 60 for vote in votes)
     took = page.evaluate("performance.getEntriesByName('keel:next').map(entry => entry.duration)")
     assert len(took) >= 29
-    record_property("key_to_next_pair_median_ms", statistics.median(took))
-    record_property("key_to_next_pair_p95_ms", sorted(took)[27])
+    record_testsuite_property("key_to_next_pair_median_ms", statistics.median(took))
+    record_testsuite_property("key_to_next_pair_p95_ms", sorted(took)[27])
     assert sorted(took)[7] < 50, "the fastest quarter: a busy machine delays frames, a slow page delays them all"
 
 
@@ -180,6 +180,7 @@ def test_a_session_that_ended_asks_for_the_password_and_keeps_the_votes(desk, co
     page, project, user = at_work(desk, context)
     with desk.store.writing() as tx:
         tx.access.end_sessions(user.id)
+    page.wait_for_timeout(2500)  # the server knows who is who for two seconds
     press(page, "1")
     page.wait_for_selector("#signing-in[open]")
     assert desk.votes(project) == []

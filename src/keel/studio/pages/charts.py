@@ -79,7 +79,7 @@ def heat_map(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> 
             label = f'<text class="cell {css}" {middle} text-anchor="middle">{text}</text>' if text else ""
             title = "" if row == column else f"<title>{escape(words)}</title>"
             parts.append(f"<g>{title}{cell}{label}</g>")
-    return _svg(size, size, f"Kappa between each two of {len(names)} raters", parts, "heat-map")
+    return _svg(size + 0.5 * head, size, f"Kappa between each two of {len(names)} raters", parts, "heat-map")
 
 
 def _short(name: str, most: int = 12) -> str:

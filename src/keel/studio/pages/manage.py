@@ -1,5 +1,6 @@
 """What a lead looks after: guide, members, settings, snapshots, the audit log."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from keel.studio.auth import SESSION_COOKIE, csrf_matches
 from keel.studio.pages.inside import PageError, PageRoute, act, call, get
 from keel.studio.pages.project import maybe
 from keel.studio.pages.rater import guide_of
-from keel.studio.pages.render import markdown, number
+from keel.studio.pages.render import day, markdown, number
 from keel.studio.pages.shell import myself, opened, shown
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -160,13 +161,22 @@ async def snapshots(request: Request, name: str) -> Response:
     return await shown(request, "snapshots.html", context, me=me)
 
 
-def facts_of(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """The plain values of a manifest: what the records were made from."""
-    plain = {key: value for key, value in manifest.items() if isinstance(value, (str, int, float)) and value != ""}
-    return [
-        (key.replace("_", " "), number(value, 2) if isinstance(value, float) else str(value))
-        for key, value in plain.items()
-    ]
+def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a snapshot was made from, in words: the lineage that its manifest keeps."""
+    judged, agreement = manifest.get("judgments") or {}, manifest.get("agreement") or {}
+    first, last = manifest.get("first_judgment"), manifest.get("last_judgment")
+    told = {
+        "Holds": {"golden": "known answers"}.get(manifest.get("kind", ""), manifest.get("kind")),
+        "Votes become labels by": (manifest.get("method") or "").replace("_", " "),
+        "Votes": number(sum(judged.values())) if judged else None,
+        "Voted": f"{day(first)} to {day(last)}" if first and last else None,
+        "Raters": number(len(manifest.get("raters") or ())),
+        "Guide": f"version {manifest['guide_version']}" if manifest.get("guide_version") else None,
+        "Answers from": ", ".join(manifest.get("generators") or ()),
+        "Agreement": agreement.get("message"),
+        "Frozen all the same because": agreement.get("override"),
+    }
+    return [(name, value) for name, value in told.items() if value]
 
 
 @router.post("/p/{name}/snapshots")

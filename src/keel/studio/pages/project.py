@@ -161,7 +161,7 @@ def card_of(card: Mapping[str, Any]) -> dict[str, Any]:
     told = [card[verdict]["message"] for verdict in ("drift", "fatigue") if card[verdict]["level"] != "ok"]
     if not card["usable"]:
         level = "stop"
-    elif card["habit"] != "steady" and level == "ok":
+    elif card["habit"] not in ("fine", "unknown") and level == "ok":
         level = "warn"
     return {
         **card,
