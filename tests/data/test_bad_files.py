@@ -10,7 +10,7 @@ import pytest
 
 from keel.cli.main import main
 from keel.core.errors import DataError
-from keel.data import rows
+from keel.data import json_rows, rows
 from keel.data.formats import DataConfig, read
 from keel.data.records import Demonstration
 from keel.data.transcribe import transcribe
@@ -137,7 +137,7 @@ def test_marks_and_controls_are_kept_as_they_are_and_shown_as_codes(tmp_path, ca
 
 
 def test_a_line_that_is_too_long_is_refused_in_pieces_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "MAX_LINE", 1000)
+    monkeypatch.setattr(json_rows, "MAX_LINE", 1000)
     long = json.dumps({"prompt": "p", "response": "x" * 5000}) + "\n"
     (tmp_path / "a.jsonl").write_text(LINE + long + LINE)
     with pytest.raises(DataError, match="line 2: the line is longer than"):
@@ -146,7 +146,7 @@ def test_a_line_that_is_too_long_is_refused_in_pieces_and_the_next_one_read(tmp_
     assert (len(reading.records), reading.dropped) == (2, {"line too long": 1})
     assert reading.records[1].source.endswith(":3")
     (tmp_path / "b.json").write_text('[{"prompt": "p", "response": "' + "x" * 5000)
-    monkeypatch.setattr(rows, "CHUNK", 500)
+    monkeypatch.setattr(json_rows, "CHUNK", 500)
     with pytest.raises(DataError, match=r"line 1: a record is longer than .* or a quote or bracket that opens in it"):
         read(DataConfig(path=str(tmp_path / "b.json")), "demonstrations")
 
@@ -157,7 +157,7 @@ def test_an_array_is_the_same_however_it_is_cut(tmp_path, monkeypatch, chunk):
         {"prompt": f'p {n} \\ " \u2603 {{[', "response": "r\n" * n, "n": [n * 1.5e3, True, None]} for n in range(1, 9)
     ]
     (tmp_path / "a.json").write_text("\ufeff \n" + json.dumps(records, indent=1, ensure_ascii=chunk > 50))
-    monkeypatch.setattr(rows, "CHUNK", chunk)
+    monkeypatch.setattr(json_rows, "CHUNK", chunk)
     found = list(rows.read_file(tmp_path / "a.json"))
     assert [row.values for row in found if isinstance(row, rows.Row)] == records
     text = (tmp_path / "a.json").read_text().split("\n")
