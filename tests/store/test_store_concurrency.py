@@ -73,7 +73,7 @@ def test_threads_that_lease_judge_undo_skip_and_let_time_run_out_never_break_the
     def work(number, rater):
         rng = random.Random(number)
         order = ["adjudicate", "judge", "golden", "repeat"]
-        for turn in range(25):
+        for turn in range(15):
             now = demo.now + 7 * next(ticks)
             rng.shuffle(order)
             with store.writing() as tx:
