@@ -62,9 +62,17 @@ def shown(page):
     return number, left.startswith("Answer a")
 
 
+def busy():
+    """How many times longer work takes here now than on a free core: 1 on a free machine."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() < cpu + 0.2:
+        pass
+    return (time.perf_counter() - wall) / (time.process_time() - cpu)
+
+
 def test_thirty_pairs_by_keyboard_only_reach_the_store_as_they_were_meant(desk, context, record_testsuite_property):
     page, project, _ = at_work(desk, context)
-    meant = {}
+    meant, before = {}, busy()
     for turn in range(30):
         number, a_left = shown(page)
         key = "12tb"[turn % 4]
@@ -81,7 +89,9 @@ def test_thirty_pairs_by_keyboard_only_reach_the_store_as_they_were_meant(desk, 
     assert len(took) >= 29
     record_testsuite_property("key_to_next_pair_median_ms", statistics.median(took))
     record_testsuite_property("key_to_next_pair_p95_ms", sorted(took)[27])
-    assert sorted(took)[7] < 50, "the fastest quarter: a busy machine delays frames, a slow page delays them all"
+    slower = statistics.mean((before, busy()))
+    record_testsuite_property("machine_busy", slower)
+    assert statistics.median(took) < 50 * slower, f"work takes {slower:.1f} times as long here now"
 
 
 def test_undo_steps_back_with_the_old_choice_shown_and_the_new_one_counts(desk, context):

@@ -1,7 +1,7 @@
 // The rater's page. The next pairs are already here when a key is pressed; votes leave through the outbox.
 import { Offline, Refused, SessionEnded, call } from "./api.js";
 import { Drafts, Stopwatch } from "./memory.js";
-import { Outbox } from "./outbox.js";
+import { Outbox, afterPaint } from "./outbox.js";
 import { Panels, ask, help } from "./panels.js";
 import { Screen } from "./screen.js";
 
@@ -38,7 +38,7 @@ function show() {
   screen.show(task, { rationale: task.earlier?.rationale, flag: task.earlier?.flag, ...draft });
   panels.guideChanged(task.guide_version);
   watch.restart(draft.seconds ?? 0);
-  requestIdleCallback?.(() => queue[1] && screen.prepare(queue[1]));
+  afterPaint(() => queue[1] && screen.prepare(queue[1]));
 }
 
 function finish() {
@@ -100,7 +100,7 @@ function undo() {
 
 function remember(step) {
   history = [...history, step].slice(-HISTORY);
-  keepHistory();
+  afterPaint(keepHistory);
 }
 
 function keepHistory() {
@@ -166,7 +166,7 @@ outbox.addEventListener("change", ({ detail }) => {
 outbox.addEventListener("reply", ({ detail }) => detail.reply?.progress && screen.progress(detail.reply.progress, outbox.waiting().length));
 outbox.addEventListener("refused", ({ detail }) => screen.refused(detail.error.message));
 setInterval(() => !queue.length && !document.hidden && refill(), LOOK_AGAIN_MS);
-addEventListener("pagehide", keepDraft);
+addEventListener("pagehide", () => (keepDraft(), keepHistory()));
 document.addEventListener("visibilitychange", () => document.hidden && keepDraft());
 screen.root.addEventListener("input", keepDraft);
 

@@ -3,6 +3,12 @@
 // takes a client_key once, so sending twice does no harm.
 import { Offline, Refused, SessionEnded, call } from "./api.js";
 
+// The next pair is painted first; sending can wait a few milliseconds, and what is to be sent is in storage already.
+export function afterPaint(act) {
+  if (document.hidden) return act(); // hidden pages paint nothing
+  requestAnimationFrame(() => setTimeout(act));
+}
+
 const RETRY_MS = [500, 1000, 2000, 5000, 10000];
 
 export class Outbox extends EventTarget {
@@ -29,7 +35,7 @@ export class Outbox extends EventTarget {
     const id = `${String(order).padStart(15, "0")}-${body.client_key}-${kind}`;
     localStorage.setItem(this.prefix + id, JSON.stringify({ id, kind, body }));
     this.tell();
-    this.flush();
+    afterPaint(() => this.flush());
   }
 
   // Takes back what has not been sent yet; false where it is gone or on its way.
