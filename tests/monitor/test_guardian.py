@@ -368,6 +368,12 @@ def test_tightening_changes_what_a_rollback_would_and_the_two_raise_the_kl_coeff
     assert corrected(tightened, back, actions, 0.0, 10.0).kl_coef == pytest.approx(0.45)
 
 
+def test_a_run_that_was_tightened_is_not_loosened_again():
+    stalled = sign("stalled", 0.7, "watch")
+    assert doing(stalled).action == "lower_kl"
+    assert doing(stalled, memory=Memory(raised_by=2.0)) is None
+
+
 def test_tightening_sets_the_price_of_what_is_gamed():
     signs = [sign("length_hacking", 0.9), sign("off_distribution", 0.9)]
     found = doing(*signs, memory=Memory(likely_updates=2))

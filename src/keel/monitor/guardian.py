@@ -260,7 +260,8 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
     if _likely(found, memory) and not _likely(able, memory) and step > memory.advised_until:
         return decision("tighten", found, because(found), taken=False)
     stalled = heard.get("stalled")
-    if stalled is not None and stalled.level == "watch" and memory.rollbacks == 0:
+    never = memory.rollbacks == 0 and memory.raised_by == 1.0  # a policy that was held back for good reason may stall
+    if stalled is not None and stalled.level == "watch" and never:
         may = mode_of("stalled", config) == "act"
         if may or step > memory.advised_until:
             alone = Assessment(probability=stalled.confidence or 0.5, signs=(stalled,), names=("stalled",))
