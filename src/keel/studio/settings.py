@@ -27,8 +27,6 @@ class StudioSettings:
     """Bytes of a request."""
     max_import: int = 64 * MIB
     """Bytes of a request that imports items."""
-    max_text: int = 200_000
-    """Characters of one prompt or answer, and of a guide."""
 
     @property
     def url(self) -> str:
