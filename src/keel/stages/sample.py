@@ -30,6 +30,7 @@ from keel.stages.endpoint import Endpoint, EndpointConfig, Reply, Sampling
 from keel.stages.pairing import Answer, CandidatePair, pair_up
 from keel.stages.sampling import SampleConfig, SourceConfig
 
+SYNC_EVERY_S = 1.0
 RESPONSES, PAIRS, SETTINGS = "responses.jsonl", "pairs.jsonl", "sample.yaml"
 
 
@@ -71,12 +72,15 @@ class Source(Protocol):
 
 @dataclass
 class Record:
-    """The answers of a folder, on disk the moment they are known."""
+    """The answers of a folder. Each is the operating system's the moment it is known, so a killed process loses none;
+    it is on disk within a second, so a power cut loses that second's.
+    """
 
     path: Path
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     usd: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    synced: float = field(default_factory=time.monotonic)
 
     @classmethod
     def opened(cls, path: Path) -> "Record":
@@ -100,12 +104,14 @@ class Record:
         return record
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more answer; on disk when this returns."""
+        """One more answer."""
         line = json.dumps(row, ensure_ascii=True) + "\n"
         with self.lock, explained_when_full(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if time.monotonic() - self.synced > SYNC_EVERY_S:
+                os.fsync(file.fileno())
+                self.synced = time.monotonic()
             self.answers[row["key"]] = row
             self.usd += row["provenance"].get("usd", 0.0)
 
