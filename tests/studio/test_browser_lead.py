@@ -1,9 +1,12 @@
 """The leads' pages in a real Chromium: from an empty studio through calibration to votes."""
 
 import re
+import time
 
 import pytest
 from helpers.studio_browser import PASSWORD, browser, sign_in, studio
+
+from keel.store.rows import NewItem
 
 ITEMS = 8
 
@@ -127,6 +130,9 @@ def test_a_lead_takes_three_raters_through_calibration_until_they_are_unlocked(d
 def test_every_page_of_a_project_opens_and_nothing_runs_that_the_policy_forbids(desk, chrome):
     user, project = desk.user("grace", admin=True), desk.project()
     desk.join(project, user, "lead")
+    nasty = '<script>window.hit=1</script><img src=x onerror="window.hit=1">'
+    with desk.store.writing() as tx:
+        added = tx.items.add(project.id, [NewItem(prompt=nasty, a=f"{nasty} a", b=f"{nasty} b")], now=time.time())
     context = chrome.new_context()
     page, troubles = sign_in(context, desk.url, "grace"), []
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
@@ -147,6 +153,10 @@ def test_every_page_of_a_project_opens_and_nothing_runs_that_the_policy_forbids(
         answer = page.goto(desk.url + address)
         assert answer.status == 200, address
         assert page.locator(".head h1").count() == 1, address
+        assert page.evaluate("window.hit") is None, address
+    page.goto(f"{desk.url}/p/{project.name}/items?text=script&item={added.item_ids[0]}")
+    assert "<script>window.hit=1</script>" in page.inner_text(".items details[open]")
+    assert page.locator(".items script, .items img").count() == 0
     assert troubles == []
 
 

@@ -266,6 +266,18 @@ def test_time_in_a_hidden_tab_does_not_count(desk, context):
     assert desk.votes(project)[0].seconds < 1.2
 
 
+def test_pairs_that_were_kept_too_long_are_fetched_again(desk, context):
+    page, project, _ = at_work(desk, context, lease_seconds=3)
+    page.wait_for_timeout(3500)
+    with page.expect_response("**/next") as offer:
+        page.evaluate("dispatchEvent(new Event('focus'))")
+    assert len(offer.value.json()["tasks"]) == 4
+    page.wait_for_selector(".answer")
+    press(page, "1")
+    saved(page)
+    assert len(desk.votes(project)) == 1
+
+
 def test_the_queue_ends_with_a_screen_that_says_so(desk, context):
     page, _, _ = at_work(desk, context, pairs=2)
     press(page, "1")

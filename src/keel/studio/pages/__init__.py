@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from keel.studio.pages import account, door, manage, project, rater, rounds, work
+from keel.studio.pages import account, door, manage, nowhere, project, rater, rounds, work
 
 router = APIRouter()
-for part in (door, rater, project, work, rounds, manage, account):
+for part in (door, rater, project, work, rounds, manage, account, nowhere):
     router.include_router(part.router)

@@ -193,23 +193,20 @@ async def freeze(
     return await act(request, "POST", f"/projects/{name}/snapshots", body, then=then, told=told, csrf=csrf)
 
 
-@router.get("/p/{name}/snapshots/{snapshot}/download")
-async def download(request: Request, name: str, snapshot: str) -> Response:
-    reply = await call(request, "GET", f"/projects/{name}/snapshots/{snapshot}/download")
-    if reply.status >= 400:
-        reply.checked()
-    saved = f'attachment; filename="{name}@{snapshot}.jsonl"'
-    return Response(reply.content, media_type="application/x-ndjson", headers={"content-disposition": saved})
-
-
 @router.get("/p/{name}/audit")
-async def project_audit(request: Request, name: str) -> Response:
+async def project_audit(request: Request, name: str, before: int | None = None) -> Response:
     me, project = await opened(request, name, who=LEADS)
-    entries = await get(request, f"/projects/{name}/audit")
-    return await shown(request, "audit.html", {"project": project, "entries": entries}, me=me)
+    entries = await get(request, f"/projects/{name}/audit", before=before)
+    return await shown(request, "audit.html", {"project": project, "entries": entries, "older": older(entries)}, me=me)
 
 
 @router.get("/audit")
-async def audit(request: Request) -> Response:
+async def audit(request: Request, before: int | None = None) -> Response:
     me = await myself(request)
-    return await shown(request, "audit.html", {"entries": await get(request, "/audit")}, me=me)
+    entries = await get(request, "/audit", before=before)
+    return await shown(request, "audit.html", {"entries": entries, "older": older(entries)}, me=me)
+
+
+def older(entries: list[dict[str, Any]], page: int = 100) -> int | None:
+    """The entry before which the next page begins; None where this is the last."""
+    return entries[-1]["id"] if len(entries) == page else None

@@ -18,10 +18,17 @@ Number = Annotated[int, Form()]
 
 @router.get("/p/{name}/items")
 async def items(
-    request: Request, name: str, text: str = "", state: str = "", kind: str = "", page: int = 1, item: int = 0
+    request: Request,
+    name: str,
+    text: str = "",
+    state: str = "",
+    kind: str = "",
+    flagged: str = "",
+    page: int = 1,
+    item: int = 0,
 ) -> Response:
     me, project = await opened(request, name, who=SENIORS)
-    query: dict[str, Any] = {"text": text, "state": state, "kind": kind}
+    query: dict[str, Any] = {"text": text, "state": state, "kind": kind, "flagged": flagged}
     found = await get(request, f"/projects/{name}/items", **query, page=page)
     context = {
         "project": project,
@@ -53,7 +60,12 @@ def paged(found: dict[str, Any], path: str, query: dict[str, Any]) -> dict[str, 
 
 @router.post("/p/{name}/items")
 async def import_items(
-    request: Request, name: str, csrf: Field = "", pasted: Field = "", file: UploadFile | None = None
+    request: Request,
+    name: str,
+    csrf: Field = "",
+    pasted: Field = "",
+    known: Field = "",
+    file: UploadFile | None = None,
 ) -> Response:
     """A file or pasted lines, handed to the API as they are."""
     content = await file.read() if file and file.filename else pasted.strip().encode()
@@ -62,7 +74,7 @@ async def import_items(
     filename = file.filename if file and file.filename else "pasted.jsonl"
     path = f"/projects/{name}/items"
     raw = ("application/x-ndjson", content)
-    reply = await call(request, "POST", path, csrf=csrf, raw=raw, query={"file": filename})
+    reply = await call(request, "POST", path, csrf=csrf, raw=raw, query={"file": filename, "gold": known})
     told = reply.checked()
     added, known = told["added"], told["already_there"]
     before = f"; {plural(known, 'pair was', 'pairs were')} here already" if known else ""

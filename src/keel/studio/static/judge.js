@@ -140,11 +140,24 @@ async function fill() {
   if (outbox.state === "offline" && !outbox.waiting().length) outbox.tell("saved");
   const held = new Set(queue.map((task) => task.lease));
   const offered = reply.tasks ?? (reply.task ? [reply.task] : []);
-  queue.push(...offered.filter((task) => !held.has(task.lease) && !done.has(task.lease)));
+  const until = Date.now() + 1000 * root.dataset.leaseS;
+  const fresh = offered.filter((task) => !held.has(task.lease) && !done.has(task.lease));
+  queue.push(...fresh.map((task) => ({ ...task, until })));
   end = { state: reply.state, message: reply.message };
   screen.progress(reply.progress, outbox.waiting().length);
   show();
   if (queue[1]) screen.prepare(queue[1]);
+}
+
+// After a long break somebody else may have been given what was fetched before: fetch again what is not begun.
+function renew() {
+  if (outbox.state === "offline" || document.querySelector("dialog[open]")) return;
+  const begun = screen.rationale() || screen.flag() || pending;
+  const kept = queue.filter((task, place) => task.until > Date.now() || (place === 0 && (begun || task.earlier)));
+  if (kept.length === queue.length) return;
+  queue = kept;
+  if (queue[0]?.lease !== shown) shown = null;
+  refill();
 }
 
 let asking = false;
@@ -166,6 +179,8 @@ outbox.addEventListener("change", ({ detail }) => {
 outbox.addEventListener("reply", ({ detail }) => detail.reply?.progress && screen.progress(detail.reply.progress, outbox.waiting().length));
 outbox.addEventListener("refused", ({ detail }) => screen.refused(detail.error.message));
 setInterval(() => !queue.length && !document.hidden && refill(), LOOK_AGAIN_MS);
+setInterval(renew, 30_000);
+addEventListener("focus", renew);
 addEventListener("pagehide", () => (keepDraft(), keepHistory()));
 document.addEventListener("visibilitychange", () => document.hidden && keepDraft());
 screen.root.addEventListener("input", keepDraft);
