@@ -154,7 +154,10 @@ def test_shared_votes_become_soft_targets(place):
     place.write("voted.jsonl", rows)
     shares = {
         **DIRECT,
-        "data": {"comparisons": {"path": "voted.jsonl", "holdout": 0.25}, "override_agreement": "two raters, planted at odds"},
+        "data": {
+            "comparisons": {"path": "voted.jsonl", "holdout": 0.25},
+            "override_agreement": "two raters, planted at odds",
+        },
         "prefer": {**DIRECT["prefer"], "labels": "share"},
     }
     ran = place.run(to="shares", **shares)
