@@ -216,6 +216,8 @@ def leads(chrome: object, url: str) -> None:
     }
     for name, place in places.items():
         page.goto(f"{url}/p/helpdesk{place}")
+        if name == "items":
+            page.click("summary >> nth=1")
         picture(page, name)
     page = sign_in(
         chrome.new_context(viewport={"width": 1280, "height": 1010}, device_scale_factor=1.5, color_scheme="dark"),
