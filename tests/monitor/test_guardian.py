@@ -13,6 +13,7 @@ from keel.core.config import load_config
 from keel.core.errors import ConfigError
 from keel.monitor.guardian import (
     ALONE,
+    CREDIT,
     DOUBT,
     HACKING,
     LIKELY,
@@ -310,13 +311,19 @@ def test_stopping_and_asking_change_no_setting(action):
     assert after(action, "length_hacking", "mode_collapse") == Steering(kl_coef=0.05)
 
 
-def test_a_run_that_was_rolled_back_needs_less_to_be_believed_in_trouble_again():
-    sign = {"off_distribution": Verdict("act", "off_distribution", "Off the map.", {"since": 9}, "Go back.", "", 0.95)}
-    first, second, third = (assess(sign, rollbacks).probability for rollbacks in (0, 1, 2))
-    assert first < LIKELY < second < third < SURE_ENOUGH
-    assert assess(sign, 7).probability == third
-    assert not assess(sign).doubtful
-    assert assess(sign, 1).doubtful
+def test_after_a_rollback_one_loud_sign_is_enough_to_doubt_the_newest_policy():
+    loud = verdicts(sign("off_distribution", 0.96))
+    assert not assess(loud).doubtful
+    assert assess(loud, 1).doubtful
+    assert assess(loud, 1).probability == assess(loud).probability
+
+
+def test_judges_who_like_the_policy_take_off_what_their_verdicts_weigh_up_to_a_limit():
+    signs = [sign("kl_runaway", 0.9), sign("off_distribution", 0.9)]
+    for nats, off in ((0.5, 0.5), (9.0, CREDIT), (-1.0, 0.0), (None, 0.0)):
+        liked = Verdict("ok", "human_gain", "", {"liked_nats": nats})
+        expected = 1 / (1 + exp(-PRIOR - log(81) + off))
+        assert assess(verdicts(*signs, liked)).probability == pytest.approx(expected)
 
 
 def test_without_any_sign_rollbacks_alone_are_no_evidence():

@@ -18,8 +18,8 @@ Action = Literal["tighten", "lower_kl", "ask_humans", "roll_back", "stop"]
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
-RELAPSE = 0.5
-"""What each of the first two rollbacks adds to the prior log-odds: what led astray once is still there."""
+CREDIT = 2.0
+"""Nats that judges who like the newest policies take off at most: they may not have met what is going wrong yet."""
 SURE_ENOUGH = 0.9
 """Probability of trouble from which the guardian goes back."""
 LIKELY = 0.5
@@ -90,7 +90,8 @@ class Assessment:
 def assess(verdicts: Mapping[str, Verdict], rollbacks: int = 0) -> Assessment:
     """Weigh what the rules of hacking and collapse say together; `verdicts` by rule name.
 
-    A reward that has been gamed before, as many times as there were `rollbacks`, is likelier to be gamed again.
+    Judges who like the newest policies take off what their verdicts weigh. After `rollbacks` one loud sign is enough
+    to doubt the newest policy.
     """
     alone = [name for name, verdict in verdicts.items() if name in ALONE and _enough(name, verdict)]
     strongest: dict[str, str] = {}
@@ -101,7 +102,9 @@ def assess(verdicts: Mapping[str, Verdict], rollbacks: int = 0) -> Assessment:
         if family not in strongest or verdict.confidence > (verdicts[strongest[family]].confidence or 0):
             strongest[family] = name
     weights = {name: _weight(verdicts[name].confidence) for name in strongest.values()}
-    odds = PRIOR + RELAPSE * min(rollbacks, 2) + sum(weights.values())
+    liked = verdicts["human_gain"].figures.get("liked_nats") if "human_gain" in verdicts else None
+    credit = min(max(float(liked or 0.0), 0.0), CREDIT)
+    odds = PRIOR + sum(weights.values()) - credit
     probability = max(0.99 if alone else 0.0, 1 / (1 + exp(-odds)))
     names = [*alone, *sorted((n for n in weights if n not in alone), key=lambda n: -weights[n])]
     signs = tuple(verdicts[name] for name in names)

@@ -3,7 +3,7 @@
 Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor.guardian` weighs them together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import exp, log
 from statistics import fmean
@@ -150,6 +150,7 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         "win_rate_all_low": low,
         "win_rate_all_high": high,
         "verdicts": len(everything),
+        "liked_nats": _liked(history, answered, thresholds.human_recent_updates),
         "p_value": drop.p_value,
         "since": answered[-1 if drop.since is None else drop.since][0],
     }
@@ -180,6 +181,12 @@ def human_gain(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
                 "watch", rule, text, figures, "Read samples; the reward may pay for nothing.", GAMED, max(sure, 0.5)
             )
     return Verdict("ok", rule, f"{found}.", figures)
+
+
+def _liked(history: History, answered: Sequence[tuple[int, list[float]]], updates: int) -> float:
+    """Nats of evidence that judges prefer the policies of the newest `updates` to SFT; 0 where there is none."""
+    recent = [value for step, told in answered for value in told if step > history.steps.step - updates]
+    return max(0.0, log_evidence(recent, null_at_most=0.5))
 
 
 @lru_cache(maxsize=8)

@@ -102,6 +102,8 @@ class Thresholds(Config):
     """p-value, over all looks together, from which the fall is taken for real."""
     human_flat_verdicts: int = Field(60, ge=1)
     """Newest verdicts that must show a gain while the score rises; the fewest that reward_agreement is read from."""
+    human_recent_updates: int = Field(12, ge=1)
+    """Updates for which verdicts on a policy say something of those that follow it."""
     human_least_gain: float = Field(0.6, ge=0.5, lt=1)
     """Win rate that a gain worth the name has at least."""
     reward_agreement_watch: float = Field(0.55, ge=0, le=1)
