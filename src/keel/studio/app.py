@@ -17,6 +17,7 @@ from keel.studio.api.identity import SAFE, Visits
 from keel.studio.auth import RateLimiter
 from keel.studio.figures import Kept
 from keel.studio.settings import MIB, StudioSettings
+from keel.studio.shown import Recent, Shown
 from keel.studio.writer import Writer
 
 DESCRIPTION = """Everything that the studio's pages do: projects, items, votes, agreement, calibration, snapshots.
@@ -26,6 +27,8 @@ changes something; or send `Authorization: Bearer keel_...` with a token from `P
 `{"error": {"message", "field"?, "hint"?}}`."""
 JUDGING = ("/next", "/judgments", "/undo", "/release")
 """What raters send all the time; it changes nobody's rights."""
+PROGRESS_S = 2.0
+"""How long a rater's progress, told with a judgment, is told again with the next pair."""
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
     "content-security-policy": (
@@ -58,6 +61,8 @@ def create_app(store: Store, settings: StudioSettings | None = None) -> FastAPI:
     app.state.logins = RateLimiter(settings.login_attempts / settings.login_window_s, settings.login_attempts)
     app.state.figures = Kept()
     app.state.visits = Visits()
+    app.state.shown = Shown()
+    app.state.progress = Recent(PROGRESS_S)
     app.state.writer = Writer(store)
     add_handlers(app)
     app.include_router(router)

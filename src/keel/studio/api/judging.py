@@ -5,6 +5,7 @@ repeats look like all others.
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,15 +14,14 @@ from pydantic import Field
 
 from keel.annotate.assignment import choose
 from keel.core.errors import ConflictError, MissingError
-from keel.data.records import prompt_text
-from keel.store.rows import Choice, Draft, Item, Lease, Project, State
+from keel.store.rows import Choice, Draft, Lease, Project, State
 from keel.store.settings import Rationale
-from keel.store.store import Transaction
+from keel.store.store import Store, Transaction
 from keel.studio.api.errors import ApiError
 from keel.studio.api.identity import OpenStore, Permitted, Visit, audited, visits_of
 from keel.studio.api.models import ClientKey, Done, Id, Model, Note, ProjectPath, RaterProgressShown, Side, midnight
 from keel.studio.api.rounds import unlock_newcomer
-from keel.studio.markdown import chat_html, safe_html
+from keel.studio.shown import Texts
 from keel.studio.writer import Writer
 
 router = APIRouter(tags=["judging"])
@@ -104,12 +104,13 @@ def next_tasks(
     """The pair to judge now, and up to `ahead` more. Asking again gives the same ones until they are judged."""
     now, ahead = time.time(), given.ahead if given else 0
 
-    def work(tx: Transaction) -> tuple[list[Lease], list[Item], RaterProgressShown]:
+    def work(tx: Transaction) -> tuple[list[Lease], RaterProgressShown]:
         held = _handed_out(tx, visit, ahead, now)
-        return held, tx.items.many([lease.item_id for lease in held]), _progress(tx, visit, now)
+        return held, recent.get(me) or _progress(tx, visit, now)
 
-    leases, items, progress = writer_of(request).run(visit.of.id, work)
-    tasks = [task_shown(visit.of, lease, item) for lease, item in zip(leases, items, strict=True)]
+    me, recent = (visit.of.id, visit.user.id), request.app.state.progress
+    leases, progress = writer_of(request).run(visit.of.id, work)
+    tasks = _tasks(request, store, visit, leases)
     return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=progress, state=visit.of.state)
 
 
@@ -138,6 +139,7 @@ def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, 
         return Saved(judgment=shown, progress=_progress(tx, visit, now))
 
     saved = writer_of(request).run(visit.of.id, work)
+    request.app.state.progress.put((visit.of.id, visit.user.id), saved.progress)
     if visit.member.unlocked_round is None:
         visits_of(request).forget()  # this judgment may have unlocked its rater
     return saved
@@ -148,15 +150,17 @@ def undo(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, g
     """Take a judgment of yours back; its pair is yours to judge again. What was said stays in the log of votes."""
     now = time.time()
 
-    def work(tx: Transaction) -> tuple[Lease, Item, RaterProgressShown]:
+    def work(tx: Transaction) -> tuple[Lease, RaterProgressShown]:
         said = tx.work.judgment(visit.user.id, given.client_key)
         if said is None or said.project_id != visit.of.id:
             raise ApiError(404, "You have no judgment with that key here.", field="client_key")
         lease = tx.work.undo(given.client_key, visit.user.id, now)
-        return lease, tx.items.get(lease.item_id), _progress(tx, visit, now)
+        return lease, _progress(tx, visit, now)
 
-    lease, item, progress = writer_of(request).run(visit.of.id, work)
-    return Reopened(task=task_shown(visit.of, lease, item), progress=progress)
+    lease, progress = writer_of(request).run(visit.of.id, work)
+    request.app.state.progress.put((visit.of.id, visit.user.id), progress)
+    (task,) = _tasks(request, store, visit, [lease])
+    return Reopened(task=task, progress=progress)
 
 
 @router.post("/projects/{p}/release")
@@ -209,19 +213,29 @@ def side_of(choice: Choice, *, swapped: bool) -> Side:
     return choice
 
 
-def task_shown(project: Project, lease: Lease, item: Item) -> Task:
+def _tasks(request: Request, store: Store, visit: Visit, leases: Sequence[Lease]) -> list[Task]:
+    """Outside of the transaction that leased them: rendering takes a while, and the texts never change."""
+    if not leases:
+        return []
+    with store.reading() as tx:
+        texts = request.app.state.shown.texts(tx, [lease.item_id for lease in leases])
+    return [task_shown(visit.of, lease, texts[lease.item_id]) for lease in leases]
+
+
+def task_shown(project: Project, lease: Lease, texts: Texts) -> Task:
     settings = project.settings
-    left, right = (item.b, item.a) if lease.swapped else (item.a, item.b)
+    a, b = (texts.a, texts.a_html), (texts.b, texts.b_html)
+    (left, left_html), (right, right_html) = (b, a) if lease.swapped else (a, b)
     visible = lease.purpose if lease.purpose in ("calibration", "adjudicate") else "judge"
     return Task(
         lease=lease.id,
-        item=item.id,
+        item=lease.item_id,
         purpose=visible,
-        prompt_html=chat_html(item.prompt),
-        prompt_text=prompt_text(item.prompt),
-        left_html=safe_html(left),
+        prompt_html=texts.prompt_html,
+        prompt_text=texts.prompt,
+        left_html=left_html,
         left_text=left,
-        right_html=safe_html(right),
+        right_html=right_html,
         right_text=right,
         guide_version=lease.guide_version,
         expires=lease.expires,
