@@ -62,7 +62,7 @@ function vote(choice, { strength = null, pressed } = {}) {
     return screen.askReason(choice);
   }
   const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
-  const seconds = Math.round(watch.seconds() * 10) / 10;
+  const seconds = Math.round(watch.seconds() * 1000) / 1000;
   const flag = screen.flag() || null;
   outbox.add("judgments", { lease: task.lease, choice, strength, flag, rationale: rationale || null, seconds, client_key: key });
   done.add(task.lease);
