@@ -3,7 +3,7 @@ from math import inf, isnan, nan
 import numpy as np
 import pytest
 
-from keel.monitor.history import numbered
+from keel.monitor.history import History, numbered
 from keel.monitor.reading import LEAST_UPDATES, SURE, graded, reading, trailing
 
 
@@ -105,3 +105,19 @@ def test_confidence_rises_from_the_watch_line_to_the_act_line(size, level, confi
 def test_one_line_for_both_levels_acts_at_once():
     assert graded(0.99, 1.0, 1.0) == ("ok", 0.0)
     assert graded(1.0, 1.0, 1.0) == graded(7.0, 1.0, 1.0) == ("act", 0.95)
+
+
+def test_the_lowest_is_looked_for_where_the_policy_was_no_further_than_now():
+    # out to a KL of 5 with a perplexity of 2.4, and half of the way back
+    kl = [0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 5.0, 5.0, 5.0, 5.0, 4.0, 2.0, 1.0, 1.0]
+    perplexity = [3.8, 3.9, 3.7, 3.8, 3.5, 3.0, 2.4, 2.4, 2.5, 2.4, 2.8, 3.3, 3.6, 3.6]
+    rows = [{"ref_perplexity": p, "kl_nats_per_sequence": k} for p, k in zip(perplexity, kl, strict=True)]
+    back = reading(History.of(rows).steps, "ref_perplexity", "lowest")
+    assert back.before == pytest.approx((3.7 + 3.8 + 3.5 + 3.0) / 4)  # the last four with a mean KL of no more than 1
+    assert back.ratio < 1.05
+    strayed = reading(
+        History.of([row | {"kl_nats_per_sequence": 9.0} for row in rows]).steps, "ref_perplexity", "lowest"
+    )
+    assert strayed.before == pytest.approx(2.425)
+    unknown = [{"ref_perplexity": p} for p in perplexity]
+    assert reading(History.of(unknown).steps, "ref_perplexity", "lowest").before == pytest.approx(2.425)

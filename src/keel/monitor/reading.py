@@ -5,10 +5,11 @@ from math import isfinite, nan, sqrt
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keel.monitor.history import Series
 from keel.monitor.verdict import Figure, Level, Verdict
-from keel.stats.arrays import Floats
+from keel.stats.arrays import Floats, Ints
 from keel.stats.change import noise
 
 LEAST_UPDATES = 6
@@ -55,7 +56,11 @@ class Reading:
 
 
 def reading(series: Series, name: str, against: Literal["start", "lowest", "highest"] = "start") -> Reading | None:
-    """None while too little is known. `lowest` and `highest` are of means over START values, the newest left out."""
+    """None while too little is known. `lowest` and `highest` are of means over START values, the newest left out.
+
+    The lowest is looked for where the policy was no further from the reference than it is now: one that is on its way
+    back writes again as it did, and that is no rise.
+    """
     values = series.values(name)
     places = np.flatnonzero(np.isfinite(values))
     known = values[places]
@@ -63,7 +68,7 @@ def reading(series: Series, name: str, against: Literal["start", "lowest", "high
         return None
     earlier = known[:-RECENT]
     means = trailing(earlier, START)
-    level = {"start": means[0], "lowest": means.min(), "highest": means.max()}[against]
+    level = {"start": means[0], "lowest": means[_no_further(series, places)].min(), "highest": means.max()}[against]
     now = float(known[-RECENT:].mean())
     spread = noise(known).spread
     error = spread * sqrt(1 / RECENT + 1 / START)
@@ -76,6 +81,15 @@ def reading(series: Series, name: str, against: Literal["start", "lowest", "high
         first -= 1
     step = int(series.rows[int(places[first])]["step"])
     return Reading(name=name, before=float(level), now=now, errors=float(errors), since=step)
+
+
+def _no_further(series: Series, places: Ints) -> NDArray[np.bool_]:
+    """Which windows of START values, the newest left out, had no larger KL than the newest; the first one always."""
+    kl = series.values("kl_nats_per_sequence")[places]
+    means = trailing(kl[:-RECENT], START)
+    near = ~(means > kl[-RECENT:].mean())  # an unknown KL excludes nothing
+    near[0] = True
+    return near
 
 
 def trailing(values: Floats, window: int) -> Floats:

@@ -38,7 +38,7 @@ class ActionsConfig(Config):
     kl_factor: float = Field(2.0, gt=1)
     """By how much the KL coefficient is multiplied after a rollback, and divided when exploration has stalled; always
     within kl.low and kl.high."""
-    kl_most: float = Field(8.0, ge=1)
+    kl_most: float = Field(4.0, ge=1)
     """How many times kl.initial the KL coefficient becomes at most: a policy that may not move learns nothing."""
     kl_least: float = Field(0.02, gt=0)
     """What the KL coefficient is raised to, at least, where it was smaller."""
