@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 PASSWORD = "a long and lasting phrase"
+LAN = "studio.lan"
+"""A name for this machine that browsers do not trust as they trust localhost."""
 QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--force-color-profile=srgb"]
+QUIET += [f"--host-resolver-rules=MAP {LAN} 127.0.0.1"]
 
 
 def chromium() -> str:

@@ -41,6 +41,11 @@ function show() {
   afterPaint(() => queue[1] && screen.prepare(queue[1]));
 }
 
+// 128 random bits in hex; crypto.randomUUID is missing on plain http.
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 function finish() {
   shown = null;
   screen.finish(end);
@@ -61,7 +66,7 @@ function vote(choice, { strength = null, pressed } = {}) {
     pending = { choice, strength };
     return screen.askReason(choice);
   }
-  const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+  const key = newKey();
   const seconds = Math.round(watch.seconds() * 1000) / 1000;
   const flag = screen.flag() || null;
   outbox.add("judgments", { lease: task.lease, choice, strength, flag, rationale: rationale || null, seconds, client_key: key });

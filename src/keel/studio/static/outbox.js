@@ -59,7 +59,10 @@ export class Outbox extends EventTarget {
   // One sender at a time, over all tabs where the browser has locks.
   flush() {
     clearTimeout(this.timer);
-    this.running ??= (navigator.locks ? navigator.locks.request(this.prefix, () => this.send()) : this.send()).finally(() => {
+    if (this.running) return this.running;
+    // browsers have locks on https and localhost only; sending begins in a later turn either way, once `running` is set
+    const begun = navigator.locks ? navigator.locks.request(this.prefix, () => this.send()) : Promise.resolve().then(() => this.send());
+    this.running = begun.finally(() => {
       this.running = null;
       if (this.state === "saved" && this.waiting().length) this.flush();
     });
