@@ -111,6 +111,23 @@ def test_data_show_says_what_was_found_and_why(votes_file, capsys):
     assert error == f"Next: keel data agreement {votes_file}\n"
 
 
+def test_data_show_knows_rankings_and_ratings(tmp_path, capsys):
+    ranking, rating = tmp_path / "ranking.jsonl", tmp_path / "rating.jsonl"
+    ranking.write_text('{"prompt": "p", "responses": ["x", "y", "z"], "scores": [1, 3, 2.5]}\n')
+    assert main(["data", "show", str(ranking)]) == 0
+    output = capsys.readouterr().out
+    assert [line.split() for line in output.splitlines()[-3:]] == [
+        ["score", "3", "y"],
+        ["score", "2.5", "z"],
+        ["score", "1", "x"],
+    ]
+    assert "3 a prompt" in output
+    rating.write_text('{"prompt": "p", "completion": "x", "label": false}\n')
+    assert main(["data", "show", str(rating)]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1].split() == ["desirable", "false"]
+
+
 def test_data_show_counts_what_it_dropped(tmp_path, capsys):
     path = tmp_path / "pairs.jsonl.gz"
     lines = [{"prompt": "p", "chosen": "x", "rejected": "y"}, {"prompt": "p", "chosen": "x", "rejected": "x"}]

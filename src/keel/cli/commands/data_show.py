@@ -51,7 +51,7 @@ def _facts(records: Sequence[Any], holdout: float) -> dict[str, str]:
     """What the records look like, in figures."""
     import statistics
 
-    from keel.data.records import Comparison, Demonstration, LabelledText, record_key
+    from keel.data.records import Comparison, Demonstration, LabelledText, Ranking, Rating, record_key
     from keel.report.units import percent
 
     what = "distinct texts" if isinstance(records[0], LabelledText) else "distinct prompts"
@@ -74,19 +74,29 @@ def _facts(records: Sequence[Any], holdout: float) -> dict[str, str]:
                 facts["votes"] = f"{sum(len(r.votes) for r in records)} by {len(raters)} raters"
         case Demonstration():
             facts["words, median"] = f"{statistics.median(len(r.response.split()) for r in records):g} a response"
+        case Ranking():
+            facts["responses, median"] = f"{statistics.median(len(r.responses) for r in records):g} a prompt"
+        case Rating():
+            facts["desirable"] = f"{percent(sum(r.desirable for r in records) / len(records), 0)}"
         case LabelledText():
             facts["labelled true"] = f"{percent(sum(r.label for r in records) / len(records), 0)}"
     return facts
 
 
 def _example(record: Any) -> list[tuple[str, str]]:
-    from keel.data.records import Comparison, Demonstration, LabelledText, prompt_text
+    from keel.data.records import Comparison, Demonstration, LabelledText, Ranking, Rating, prompt_text
 
     match record:
         case Comparison(prompt, a, b, preference):
             return [("prompt", prompt_text(prompt)), ("a", a), ("b", b), ("preference for a", f"{preference:g}")]
         case Demonstration(prompt, response):
             return [("prompt", prompt_text(prompt)), ("response", response)]
+        case Rating(prompt, response, desirable):
+            label = str(desirable).lower()
+            return [("prompt", prompt_text(prompt)), ("response", response), ("desirable", label)]
+        case Ranking(prompt, responses, scores):
+            best = sorted(zip(scores, responses, strict=True), key=lambda pair: -pair[0])
+            return [("prompt", prompt_text(prompt)), *((f"score {score:g}", response) for score, response in best)]
         case LabelledText(text, label):
             return [("text", text), ("label", str(label).lower())]
         case _:
