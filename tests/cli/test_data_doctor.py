@@ -95,6 +95,22 @@ def test_snapshot_freezes_checks_and_never_changes(files, capsys):
     assert "a snapshot needs --name NAME and --to DIR" in capsys.readouterr().err
 
 
+def test_a_snapshot_tells_what_it_lacks_and_never_loses_a_guide_version(files, capsys):
+    lines = (
+        files / "pairs.jsonl"
+    ).read_text() + '{"prompt": "p", "response_a": "", "response_b": "x", "preference": "a"}\n'
+    (files / "holes.jsonl").write_text(lines)
+    command = ["data", "snapshot", "holes.jsonl", "--name", "holes", "--to", "snapshots"]
+    assert main([*command, "--guide-version", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == {"empty_answers": 1}
+    assert main(command) == 0
+    assert main([*command, "--guide-version", "2"]) == 0
+    assert main([*command, "--guide-version", "3"]) == 2
+    assert "holds these records already, frozen with guide version 2" in capsys.readouterr().err
+    assert main(["data", "snapshot", "pairs.jsonl", "--check"]) == 2
+    assert "pairs.jsonl is no snapshot" in capsys.readouterr().err
+
+
 def test_the_tokens_of_a_record_are_those_of_training(files, capsys, shared_models):
     pytest.importorskip("transformers")
     model = str(shared_models / "stories260k")

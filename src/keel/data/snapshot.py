@@ -149,8 +149,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
         known = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} is no snapshot: it has no {MANIFEST}.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(
+            f"{folder} is no snapshot: it has no {MANIFEST}. keel data snapshot FILE --name NAME --to DIR makes one."
+        ) from error
     except ValueError as error:
         raise ArtifactError(f"{file} is damaged ({error}). Copy the snapshot again.") from error
     if not isinstance(known, dict) or not {"name", "content_hash", "manifest_hash"} <= known.keys():

@@ -34,7 +34,7 @@ def snapshot(arguments: argparse.Namespace) -> None:
     """Freeze the records of a file, or check a snapshot."""
     from keel.data.doctor.examine import examine
     from keel.data.doctor.patient import open_patient
-    from keel.data.doctor.treat import Treatment, freeze
+    from keel.data.doctor.treat import freeze, untreated
     from keel.data.snapshot import read_snapshot
 
     if arguments.check:
@@ -44,10 +44,13 @@ def snapshot(arguments: argparse.Namespace) -> None:
         if not (arguments.name and arguments.to):
             raise ConfigError("a snapshot needs --name NAME and --to DIR.")
         examination = examine(open_patient(source(arguments)))
-        everything = tuple(range(len(examination.patient.entries)))
         more = {"guide_version": arguments.guide_version} if arguments.guide_version else {}
-        treatment = Treatment(examination=examination, kept=everything, changes=())
-        found = freeze(treatment, arguments.to, arguments.name, more)
+        found = freeze(untreated(examination), arguments.to, arguments.name, more)
+        if (known := found.manifest.get("guide_version")) != more.get("guide_version", known):
+            raise ConfigError(
+                f"{found.records.parent} holds these records already, frozen {_guide(known)}, and a snapshot never "
+                "changes. Give another --name to freeze them with another guide version."
+            )
         if examination.patient.refused:
             note(f"{len(examination.patient.refused):,} records cannot be read and are not in the snapshot")
         if examination.severity != "ok":
@@ -61,6 +64,10 @@ def snapshot(arguments: argparse.Namespace) -> None:
     folder = found.records.parent
     section = str(found.manifest.get("kind", "comparisons"))
     next_step(f"name it in a recipe, under data: {section}: {{path: {folder}@{found.content_hash[:12]}}}")
+
+
+def _guide(version: Any) -> str:
+    return "without a guide version" if version is None else f"with guide version {version}"
 
 
 def _shown(value: Any) -> str:

@@ -60,7 +60,7 @@ class Treatment:
 def treat(examination: Examination) -> Treatment:
     """Leave out what could not be read and what a rule marks as removable; a record falls to the first such rule."""
     patient = examination.patient
-    changes = [Change(one.source, topic(one), one.fault) for one in patient.refused]
+    changes = list(untreated(examination).changes)
     gone: set[int] = set()
     for finding in examination.findings:
         for at in finding.drops:
@@ -71,6 +71,13 @@ def treat(examination: Examination) -> Treatment:
     if not kept:
         raise DataError(f"{patient.name}: the fixes would leave no record at all. Look at the file first.")
     return Treatment(examination=examination, kept=kept, changes=tuple(changes))
+
+
+def untreated(examination: Examination) -> Treatment:
+    """Every record that can be read; the changes are those that cannot."""
+    patient = examination.patient
+    changes = tuple(Change(one.source, topic(one), one.fault) for one in patient.refused)
+    return Treatment(examination=examination, kept=tuple(range(len(patient.entries))), changes=changes)
 
 
 def write_treated(treatment: Treatment, out: Path) -> Snapshot | None:
