@@ -76,6 +76,16 @@ def test_a_file_without_agreement_says_why(tmp_path, capsys, text, said):
     assert "Traceback" not in error
 
 
+def test_votes_that_the_gate_stops_are_not_sent_to_training(tmp_path, capsys):
+    path = tmp_path / "votes.jsonl"
+    rows = [{"id": n, "votes": {"ann": "ab"[n % 2], "bob": "ab"[n // 2 % 2]}} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["data", "agreement", str(path)]) == 0
+    output, error = capsys.readouterr()
+    assert "below 0.40: mostly noise" in output
+    assert "recipe" not in error
+
+
 def test_a_wrong_preset_or_column_is_named(votes_file, capsys):
     assert main(["data", "agreement", str(votes_file), "--preset", "mtbanch"]) == 2
     assert "Did you mean 'mtbench'?" in capsys.readouterr().err

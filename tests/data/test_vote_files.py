@@ -13,6 +13,7 @@ from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_fleiss
 
 from keel.core.errors import ConfigError, DataError
 from keel.data.look_alikes import look_alikes
+from keel.data.snapshot import write_snapshot
 from keel.data.vote_files import read_votes
 from keel.data.vote_report import vote_report
 from keel.data.vote_rows import Reading
@@ -186,6 +187,38 @@ def test_a_second_vote_on_an_item_replaces_the_first_and_is_told(tmp_path):
     repeats = vote_report(file).repeats
     assert repeats is not None
     assert (repeats.num_repeats, repeats.agreement.value) == (2, 0.0)
+
+
+def test_times_and_sides_count_in_tables_and_as_dates(tmp_path):
+    table = tmp_path / "votes.csv"
+    table.write_text("item,rater,vote,time,swapped\n1,ann,a,200,true\n1,ann,b,100,false\n1,bob,a,1,False\n")
+    file = read_votes(table)
+    assert file.votes.tolist() == [[0, 0]]  # the newest vote of ann, not her last
+    assert file.first_shown.tolist() == [0, 0, 1]  # a with b first, b with a first, a with a first
+    dates = ["2026-02-01T10:00:00Z", "2026-01-31T23:00:00", "2026-02-01T10:30:00+02:00"]
+    rows = [{"item": 1, "rater": "ann", "vote": vote, "time": at} for vote, at in zip("abb", dates, strict=True)]
+    assert read_votes(written(tmp_path, rows)).votes.tolist() == [[0]]
+
+
+def test_a_rater_who_left_out_the_first_items_is_found(tmp_path):
+    table = tmp_path / "columns.csv"
+    table.write_text("item,ann,bob,eve,note\n1,a,a,,b\n2,b,b,b,hard to tell\n3,a,b,a,twice the same\n")
+    file = read_votes(table)
+    assert file.raters == ("ann", "bob", "eve")  # most notes are no choice
+    assert file.votes.tolist() == [[0, 0, -1], [2, 2, 2], [0, 2, 0]]
+    with pytest.raises(ConfigError, match="there is no column zed"):
+        read_votes(table, Reading(rater_columns=("ann", "zed")))
+
+
+def test_a_snapshot_is_read_by_its_folder(tmp_path):
+    rows = [{"prompt": f"q{n}", "response_a": "x", "response_b": "y", "votes": {"ann": "a"}} for n in range(3)]
+    write_snapshot(tmp_path, "first", rows, {})
+    assert read_votes(tmp_path / "first").votes.tolist() == [[0], [0], [0]]
+
+
+def test_an_item_with_a_number_is_named_by_it(tmp_path):
+    rows = [{"item": 7, "rater": rater, "vote": vote} for rater, vote in (("ann", "a"), ("bob", "b"))]
+    assert read_votes(written(tmp_path, rows)).items == ("7",)
 
 
 def test_what_does_not_count_is_told(tmp_path):

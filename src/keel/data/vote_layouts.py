@@ -96,8 +96,11 @@ PRESETS: dict[str, tuple[frozenset[str], Layout]] = {
 """Known sets: the columns that give them away, and their layout."""
 
 
-def find_layout(values: Mapping[str, Any], path: str) -> Layout:
-    """The layout of a file by its first row, with the reason; DataError where there is none."""
+def find_layout(values: Mapping[str, Any], path: str, sample: Sequence[Mapping[str, Any]] = ()) -> Layout:
+    """The layout of a file by its first row, with the reason; DataError where there is none.
+
+    Columns that are raters are found in the rows of `sample`, since a rater may have left out the first item.
+    """
     columns = ", ".join(values)
     for name, (known, layout) in PRESETS.items():
         if known <= set(values) <= known | {layout.swapped}:
@@ -121,7 +124,7 @@ def find_layout(values: Mapping[str, Any], path: str) -> Layout:
         why = f"a row is a vote: {rater} says {vote}; {named}"
         swapped = f"{vote}_swapped" if f"{vote}_swapped" in values else ""
         return Layout("rows", vote, rater=rater, item=item, models=models, swapped=swapped, why=why)
-    columns_of_words = [name for name, one in values.items() if isinstance(one, str) and _is_choice(one)]
+    columns_of_words = _columns_of_choices(sample or [values])
     if len(columns_of_words) > 1:
         item, named = _item(values)
         item = tuple(name for name in item if name not in columns_of_words)
@@ -164,6 +167,16 @@ def _item(values: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
 
 def _is_choice(text: str) -> bool:
     return text.strip().lower() in WORDS.keys() | {"yes", "no"}
+
+
+def _columns_of_choices(sample: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns most of whose cells that are not empty hold a choice."""
+    found = []
+    for name in dict.fromkeys(name for values in sample for name in values):
+        said = [one for values in sample if (one := values.get(name)) is not None and one != ""]
+        if 2 * sum(isinstance(one, str) and _is_choice(one) for one in said) > len(said):
+            found.append(name)
+    return found
 
 
 def _first(names: Sequence[str], values: Mapping[str, Any]) -> str:

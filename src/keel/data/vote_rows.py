@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from datetime import UTC, datetime
+from itertools import chain, islice
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ from typing import Any
 from keel.core.errors import ConfigError, DataError
 from keel.data.hub import looks_like_hub_id, read_hub
 from keel.data.rows import Place, RecordError, Row, Rows, find_files, read_file
+from keel.data.snapshot import read_snapshot, snapshot_at
 from keel.data.vote_layouts import Layout, find_layout, fits, preset
 from keel.data.vote_words import LeftOut, Scores, word
+
+SAMPLE = 1000
+"""Rows that are looked at for columns of raters; a rater may have left out the first items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +63,16 @@ def read_cast(
     With `both_orders` also the verdicts with the sides swapped, from the column `swapped` or the layout's own.
     """
     rows = usable_rows(path, out)
-    head = next(rows, None)
-    if head is None:
+    sample = list(islice(rows, SAMPLE))
+    if not sample:
         raise DataError(
             f"{path}: no row to read{': ' + '; '.join(out.sentences()) if out.counts else ', it is empty'}."
         )
-    layout = _layout(head, how, path)
+    head = sample[0]
+    layout = _layout(sample, how, path)
     layout = replace(layout, swapped=(swapped or layout.swapped) if both_orders else "")
     cast = Cast()
-    for row in chain([head], rows):
+    for row in chain(sample, rows):
         if fits(layout, row.values):
             _gather(layout, row, cast, out)
         else:
@@ -104,14 +110,23 @@ def item_of(layout: Layout, row: Row) -> tuple[str, tuple[str, str] | None, bool
 
 
 def _rows(path: str) -> Rows:
-    if not Path(path).exists() and looks_like_hub_id(path):
+    if snapshot_at(path):
+        return read_file(read_snapshot(path).records)
+    where = Path(path).expanduser()
+    if not where.exists() and looks_like_hub_id(path):
         return read_hub(path, None, None, "train")
-    return chain.from_iterable(map(read_file, find_files(Path(path), "train")))
+    return chain.from_iterable(map(read_file, find_files(where, "train")))
 
 
-def _layout(head: Row, how: Reading, path: str) -> Layout:
+def _layout(sample: Sequence[Row], how: Reading, path: str) -> Layout:
     """The layout asked for, or the one found; the columns given by hand replace single parts of it."""
+    head = sample[0]
     if how.rater_columns:
+        if absent := [name for name in how.rater_columns if not any(name in row.values for row in sample)]:
+            raise ConfigError(
+                f"{head.place}: there is no column {', '.join(absent)}; the row has {', '.join(head.values)}. "
+                "Name with --raters-in the columns that are raters."
+            )
         layout = Layout("columns", item=how.item, raters=how.rater_columns, why="asked for: a column a rater")
     elif how.preset:
         layout = preset(how.preset)
@@ -120,7 +135,7 @@ def _layout(head: Row, how: Reading, path: str) -> Layout:
         if not how.rater and _is_numbers(head.values[how.vote]):
             layout = replace(layout, kind="ratings")
     else:
-        layout = find_layout(head.values, path)
+        layout = find_layout(head.values, path, [row.values for row in sample])
     changes: dict[str, Any] = {}
     if how.item and layout.item != how.item:
         changes["item"] = how.item
@@ -237,16 +252,27 @@ def _shown(vote: Mapping[str, Any]) -> str:
     """Which answer stood first, a or b; "" where it is not said."""
     if vote.get("shown_first") in ("a", "b"):
         return str(vote["shown_first"])
-    return {True: "b", False: "a"}.get(vote["swapped"], "") if isinstance(vote.get("swapped"), bool) else ""
+    return {"true": "b", "false": "a"}.get(str(vote.get("swapped")).lower(), "")  # a table has texts only
 
 
 def _time(vote: Mapping[str, Any]) -> float:
+    """Seconds, from a number or from a date and time as in ISO 8601 (UTC where it names no zone); nan otherwise."""
     at = next((vote[name] for name in ("time", "created", "at") if name in vote), None)
-    return float(at) if isinstance(at, int | float) and abs(at) < 1e300 else nan
+    try:
+        seconds = float(at)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        try:
+            date = datetime.fromisoformat(str(at))
+        except ValueError:
+            return nan
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    return seconds if abs(seconds) < 1e300 else nan
 
 
 def _text(parts: Sequence[Any]) -> str:
-    return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else json.dumps(parts, ensure_ascii=False)
+    if len(parts) == 1:
+        return parts[0] if isinstance(parts[0], str) else json.dumps(parts[0], ensure_ascii=False)
+    return json.dumps(parts, ensure_ascii=False)
 
 
 def _is_numbers(found: Any) -> bool:

@@ -26,7 +26,7 @@ def add(actions: Any) -> None:
     action.set_defaults(call=judges, parser=action)
 
 
-_LEVEL = "what a disagreement costs: nominal all the same (default), ordinal a for b more than a for a tie"
+_LEVEL = "what a disagreement costs in alpha: nominal all the same (default), ordinal a for b more than a for a tie"
 _GOLD = "pairs with the right answer (default: what most of the other raters in FILE said)"
 _JUDGE = "judges to report, as GPT-4/* (default: all, or with no --gold those that the layout leaves out)"
 
@@ -99,7 +99,7 @@ def agreement(arguments: argparse.Namespace) -> None:
     raters = sorted(found.raters, key=lambda rater: (math.isnan(rater.kappa), rater.kappa))
     rows = []
     for rater in raters[:MOST_SHOWN]:
-        cells = [rater.rater, f"{rater.num_votes} votes", _kappa(rater.kappa)]
+        cells = [rater.rater, f"{rater.num_votes} votes", _kappa(rater)]
         side = report.position_by_rater.get(rater.rater)
         notable = f"; {_side(side)}" if side and side.found and side.p_value < 0.01 else ""
         rows.append([*cells, f"probably right {skill[rater.rater]:.0%}{notable}"])
@@ -119,7 +119,7 @@ def agreement(arguments: argparse.Namespace) -> None:
     )
     level = "At the ordinal level, as training looks at it: " if gated is not found.alpha else ""
     out(f"\n{level}{verdict.message} {verdict.remedy}".rstrip())
-    if file.layout.kind == "votes" and compares:
+    if file.layout.kind == "votes" and compares and verdict.level != "stop":
         next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
     else:
         next_step(f"keel data agreement {arguments.file} --json has every rater and every pair of raters")
@@ -198,5 +198,7 @@ def _side(bias: Any) -> str:
     return f"favours the {'first' if bias.log_odds.value > 0 else 'second'} answer ({_percent(bias.share.value)} first)"
 
 
-def _kappa(kappa: float) -> str:
-    return "no kappa: too few shared items" if math.isnan(kappa) else f"kappa with the others {kappa:.2f}"
+def _kappa(rater: Any) -> str:
+    if math.isnan(rater.kappa):
+        return "no kappa: " + ("all shared votes say the same" if rater.num_pairs else "no shared items")
+    return f"kappa with the others {rater.kappa:.2f}"
