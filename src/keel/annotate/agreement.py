@@ -1,7 +1,8 @@
 """Where raters agree and where they do not: a heat map, disputed items, and a gate that names who and what lowers it.
 
-Measures treat a, tie, b as ordered, as keel's gate does: Krippendorff's ordinal alpha for all raters together, Cohen's
-kappa with quadratic weights for one rater against the others, where a against b costs four times a against a tie.
+Alpha and a rater's kappa treat a, tie, b as ordered, as keel's gate does: Krippendorff's ordinal alpha for all raters
+together, Cohen's kappa with quadratic weights for one rater against the others, where a against b costs four times a
+against a tie. The heat map shows Cohen's kappa of two raters without weights, as `keel data agreement` does.
 """
 
 from collections.abc import Collection, Sequence
