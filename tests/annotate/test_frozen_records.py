@@ -47,6 +47,14 @@ def test_golden_removed_and_unjudged_items_are_left_out_and_seniors_override():
     )
 
 
+def test_a_settled_pair_that_all_skipped_is_kept_and_one_with_worthless_votes_alone_is_not():
+    there = [item(1, settled="b"), item(2), item(3)]
+    ballots = said({1: "x skip,y skip", 2: "y b", 3: "x a,y b"})
+    records = list(comparison_records(there, ballots, "weighted", {"y": 0.0}))
+    assert [(record["item"], record["preference"]) for record in records] == [("k1", 0.0), ("k3", 1.0)]
+    assert [record["item"] for record in comparison_records(there, ballots, "share", {"y": 0.0})] == ["k1", "k2", "k3"]
+
+
 def test_weights_of_raters_count():
     (first, _) = comparison_records(ITEMS, BALLOTS, "weighted", {"z": 4.0})
     assert first["preference"] == pytest.approx(2 / 6)

@@ -3,11 +3,14 @@ from collections import Counter
 from dataclasses import replace
 from math import isnan
 
+import numpy as np
 import pytest
 from helpers.rating_rooms import HABITS, people, room
 
 from keel.annotate.ballots import Ballot
+from keel.annotate.consensus import majority, weighted
 from keel.annotate.raters import gold_answers, rater_cards, rater_weights, too_fast
+from keel.data.records import Vote
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,20 @@ def test_weights_follow_kappa_shrunken_and_the_lead():
     assert weights["spam"] == 0
     assert weights["r3"] < 0.8 < weights["r0"] < 1.3
     assert weights["r1"] == pytest.approx(2 * weights["r0"], rel=0.2)
+
+
+def test_votes_weighted_by_the_cards_name_the_better_answer_more_often_than_a_plain_majority():
+    habits = [*["good"] * 5, *["random"] * 2, "adversarial", "left", "fickle"]
+    right = {"majority": [], "weighted": []}
+    for seed in range(4):
+        ballots, gold, words = people(habits, 400, seed)
+        truth = np.random.default_rng(seed).random(900) < 0.5  # as `people` draws it
+        weights = rater_weights(rater_cards(ballots, gold, words))
+        cast = {}
+        for ballot in ballots:
+            if ballot.purpose == "judge":
+                cast.setdefault(ballot.item_id, []).append(Vote(ballot.rater, ballot.choice))
+        for item, votes in cast.items():
+            for method, found in (("majority", majority(votes)), ("weighted", weighted(votes, weights))):
+                right[method].append(0.5 + np.sign(found.preference - 0.5) * (truth[item] - 0.5))
+    assert np.mean(right["weighted"]) > np.mean(right["majority"]) + 0.05, {m: np.mean(r) for m, r in right.items()}

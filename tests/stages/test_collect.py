@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers.projects import begin, join, judge_all
 
-from keel.core.errors import ConfigError, DataError, MissingError
+from keel.core.errors import ConfigError, ConflictError, MissingError
 from keel.data.formats import DataConfig, read_comparisons
 from keel.data.snapshot import read_snapshot
 from keel.stages.collect import collect
@@ -25,6 +25,18 @@ def pairs(count: int = 12) -> list[NewItem]:
 
 def good(item) -> str:
     return "a"
+
+
+def true(item) -> str:
+    return "a" if item.id % 4 < 2 else "b"
+
+
+def wrong_now_and_then(item) -> str:
+    return {"a": "b", "b": "a"}[true(item)] if item.id % 12 == 1 else true(item)
+
+
+def always_left(item) -> str:
+    return "b" if item.id % 2 == 0 else "a"
 
 
 def wavering(item) -> str:
@@ -69,6 +81,34 @@ def test_votes_become_the_preference_that_was_asked_for(store, labels):
     found = {record["preference"] for record in read(store, made.snapshot)}
     assert found == {1.0} if labels == "majority" else len(found) > 1
     assert made.snapshot.manifest["labels"] == labels
+
+
+def test_labels_are_made_as_the_project_says_unless_told_otherwise(tmp_path):
+    with begin(tmp_path / "studio.sqlite", pairs(), labels="majority") as store:
+        judge_all(store, {"ann": good, "bob": good, "cem": wavering})
+        made = collect(store, "help")
+        assert made.snapshot.manifest["labels"] == "majority"
+        assert collect(store, "help", labels="share").snapshot.manifest["labels"] == "share"
+
+
+def test_weighted_votes_count_by_the_raters_cards_and_the_leads_weight(tmp_path):
+    with begin(tmp_path / "studio.sqlite", pairs(60)) as store:
+        names = judge_all(store, {"ann": true, "bob": wrong_now_and_then, "eve": always_left})
+        with store.writing() as tx:
+            project = tx.projects.by_name("help")
+            tx.people.set_skills(project.id, tx.people.user_by_name("bob").id, (), weight=2.0)
+        made = collect(store, "help", labels="weighted")
+        weights = made.snapshot.manifest["weights"]
+        assert weights[names["eve"]] == 0, "somebody who always takes the left answer"
+        assert weights[names["bob"]] == pytest.approx(2 * weights[names["ann"]], rel=0.2)
+        records = read(store, made.snapshot)
+        assert len(records) == 60
+        told = {record["prompt"]: record["preference"] for record in records}
+        assert told["question 0?"] == pytest.approx(
+            weights[names["ann"]] / (weights[names["ann"]] + weights[names["bob"]])
+        )
+        assert told["question 1?"] == 0.0
+        assert "weights" not in collect(store, "help", labels="share").snapshot.manifest
 
 
 def test_the_same_judgments_are_the_same_snapshot_here_and_in_a_folder(store, tmp_path):
@@ -124,12 +164,12 @@ def test_low_agreement_is_told_with_names(store):
 
 
 def test_skips_alone_make_no_record_and_nothing_no_snapshot(store):
-    with pytest.raises(DataError, match="nothing to freeze"):
+    with pytest.raises(ConflictError, match="nothing to freeze"):
         collect(store, "help")
     judge_all(store, {"ann": lambda item: "skip"})
-    with pytest.raises(DataError, match="nothing to freeze"):
+    with pytest.raises(ConflictError, match="nothing to freeze"):
         collect(store, "help")
-    with pytest.raises(DataError, match="golden item"):
+    with pytest.raises(ConflictError, match="golden item"):
         collect(store, "help", golden=True)
 
 

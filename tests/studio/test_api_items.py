@@ -6,6 +6,7 @@ import pytest
 from helpers.studio import Studio, pairs
 
 from keel.data.formats import DataConfig, read
+from keel.stages.collect import collect
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_dispute_is_settled_and_frozen_as_the_senior_decided(studio, tmp_path)
     assert dispute["item"]["provenance"] is None
     senior.ask("POST", f"/projects/p/disputes/{dispute['item']['id']}/settle", {"choice": "b", "rationale": "Truer."})
     assert senior.ask("GET", "/projects/p/disputes") == []
-    made = lead.ask("POST", "/projects/p/snapshots", {"name": "first", "override": "four votes tell nothing"})
+    made = lead.ask("POST", "/projects/p/snapshots", {"name": "first"})
     assert made["records"] == 4
     lines = lead.http.get("/api/v1/projects/p/snapshots/first/download").text
     (tmp_path / "first.jsonl").write_text(lines)
@@ -134,23 +135,32 @@ def test_a_dispute_is_settled_and_frozen_as_the_senior_decided(studio, tmp_path)
     settled = next(record for record in records if "to 0." in record.a)
     assert settled.preference == 0.0
     assert all(record.preference > 0.5 for record in records if record is not settled)
-    again = lead.ask("POST", "/projects/p/snapshots", {"name": "second", "override": "four votes tell nothing"})
+    again = lead.ask("POST", "/projects/p/snapshots", {"name": "second"})
     assert again["name"] == "first"
     history = lead.http.get("/api/v1/projects/p/export?kind=history").text.splitlines()
     assert len(history) == 9
     assert "rater" in json.loads(history[0])
 
 
-def test_votes_on_which_nobody_agrees_are_frozen_only_with_a_reason(studio):
+def test_votes_on_which_nobody_agrees_are_frozen_with_the_verdict_as_by_keel_collect(studio):
     studio.add_items(pairs(40))
     studio.add_member("second")
     vote(studio.person("rater"), lambda text: "one" in text)
     vote(studio.person("second"), lambda text: ("one" in text) != (int(text.split("to ")[1].rstrip(".")) % 2 == 0))
     lead = studio.person("lead")
-    refused = lead.ask("POST", "/projects/p/snapshots", {"name": "first"}, status=409)
-    assert refused["error"]["field"] == "override"
-    made = lead.ask("POST", "/projects/p/snapshots", {"name": "first", "override": "a drill"})
-    assert made["manifest"]["agreement"]["override"] == "a drill"
+    made = lead.ask("POST", "/projects/p/snapshots", {"name": "first"})
+    assert made["verdict"]["level"] == made["manifest"]["gate"]["level"] == "stop"
+    assert "below 0.40" in made["verdict"]["message"]
+    assert made["manifest"]["labels"] == "share"
+    again = collect(studio.store, "p", name="second")
+    assert (again.fresh, again.snapshot.name) == (False, "first"), "the same votes by either door"
+    other = lead.ask("POST", "/projects/p/snapshots", {"name": "third", "labels": "dawid_skene"})
+    assert other["content_hash"] != made["content_hash"]
+    lead.ask("PATCH", "/projects/p", {"settings": {"labels": "dawid_skene"}})
+    assert lead.ask("POST", "/projects/p/snapshots", {"name": "fourth"})["name"] == "third"
+    assert not collect(studio.store, "p").fresh
+    exported = lead.http.get("/api/v1/projects/p/export").content
+    assert exported == lead.http.get("/api/v1/projects/p/snapshots/third/download").content
     assert lead.ask("GET", "/projects/p/agreement")["verdict"]["level"] == "stop"
     assert len(lead.ask("GET", "/projects/p/raters")) == 2
 

@@ -11,17 +11,14 @@ A skip is no vote. Both bad is a tie: it says nothing about which response is be
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keel.core.errors import DataError
-from keel.data.records import Comparison, Vote
+from keel.data.records import Comparison, Method, Vote
 from keel.stats import dawid_skene as model
 from keel.stats.agreement import MISSING
-
-Method = Literal["majority", "share", "weighted", "dawid_skene"]
 
 CATEGORIES = ("a", "tie", "b")
 """What a vote can say, in order; the codes of `vote_table`."""
@@ -37,7 +34,7 @@ class Consensus:
     confidence: float
     """Share of the votes (for Dawid-Skene: probability) behind the likeliest of a, tie and b; 0 when nobody voted."""
     num_votes: int
-    """Votes that counted, skips left out."""
+    """Votes that counted: no skips, and none that weighs nothing."""
 
 
 def majority(votes: Sequence[Vote]) -> Consensus:
@@ -90,7 +87,7 @@ def dawid_skene(comparisons: Sequence[Comparison], prior_votes: float = 4.0) -> 
 def resolve(
     comparisons: Sequence[Comparison], method: Method = "share", rater_weights: Mapping[str, float] | None = None
 ) -> list[Comparison]:
-    """The comparisons with the preference that their votes come to; those whose every vote is a skip are left out.
+    """The comparisons with the preference that their votes come to; without those whose no vote counts.
 
     A comparison without any votes keeps the preference that it has. `rater_weights` are for the method weighted.
     """
@@ -138,8 +135,9 @@ def _shares(votes: Sequence[Vote], weights: Sequence[float] | None = None) -> tu
     totals = np.zeros(3)
     count = 0
     for index, vote in enumerate(votes):
-        if vote.choice != "skip":
-            totals[CODES[vote.choice]] += 1.0 if weights is None else weights[index]
+        weight = 1.0 if weights is None else weights[index]
+        if vote.choice != "skip" and weight > 0:
+            totals[CODES[vote.choice]] += weight
             count += 1
     return totals / total if (total := totals.sum()) else totals, count
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from keel.annotate.ballots import Ballot
-from keel.annotate.consensus import Method, resolve
+from keel.annotate.consensus import resolve
 from keel.data.formats import to_values
-from keel.data.records import Choice, Comparison, Vote
+from keel.data.records import Choice, Comparison, Method, Vote
 from keel.store.rows import Item
 
 SHARE: dict[Choice, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
@@ -25,26 +25,28 @@ def comparison_records(
 ) -> Iterator[dict[str, Any]]:
     """A record of every pair that has votes or was settled, in the order of the items; `method` makes the labels.
 
-    `ballots` are the blind ones (judge, calibration). Golden and removed items are left out. `rater_weights` are for
-    the method weighted: those of the memberships, or of `raters.rater_weights`.
+    `ballots` are the blind ones (judge, calibration). Golden and removed items are left out, and pairs on which no vote
+    counts: skips, and for the method weighted those of raters whose `rater_weights` are 0.
     """
+    silent = {rater for rater, weight in (rater_weights or {}).items() if weight == 0 and method == "weighted"}
     cast: dict[int, list[Ballot]] = {}
     for ballot in ballots:
         cast.setdefault(ballot.item_id, []).append(ballot)
-    judged = [
-        item
-        for item in items
-        if item.kind != "golden"
-        and item.removed is None
-        and (item.settled is not None or any(ballot.choice != "skip" for ballot in cast.get(item.id, ())))
-    ]
-    labels = resolve([_comparison(item, _votes(cast.get(item.id, ()))) for item in judged], method, rater_weights)
-    for item, label in zip(judged, labels, strict=True):
+
+    def counts(item: Item) -> bool:
+        return any(ballot.choice != "skip" and ballot.rater not in silent for ballot in cast.get(item.id, ()))
+
+    there = [item for item in items if item.kind != "golden" and item.removed is None]
+    # Votes on settled pairs still tell how their raters err, so all are resolved together.
+    voted = [item for item in there if counts(item)]
+    resolved = resolve([_comparison(item, _votes(cast[item.id])) for item in voted], method, rater_weights)
+    labels = dict(zip((item.id for item in voted), resolved, strict=True))
+    for item in there:
         said = [_said(ballot) for ballot in cast.get(item.id, ())]
-        if item.settled is None:
-            yield _record(item, label) | {"votes": said}
-        else:
+        if item.settled is not None:
             yield _record(item, _comparison(item, (), SHARE[item.settled])) | {"settled": True, "raters_said": said}
+        elif item.id in labels:
+            yield _record(item, labels[item.id]) | {"votes": said}
 
 
 def golden_records(items: Iterable[Item]) -> Iterator[dict[str, Any]]:

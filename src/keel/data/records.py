@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Choice = Literal["a", "b", "tie", "both_bad", "skip"]
+Method = Literal["majority", "share", "weighted", "dawid_skene"]
+"""How the votes on a comparison become its preference; `annotate.consensus` says what each does."""
 
 
 @dataclass(frozen=True, slots=True)

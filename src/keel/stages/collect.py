@@ -16,13 +16,17 @@ from typing import Any
 
 from keel.annotate.agreement import Gate, gate
 from keel.annotate.ballots import Ballot, ballots_of
-from keel.annotate.consensus import Method
 from keel.annotate.freeze import comparison_records, golden_records
-from keel.core.errors import ConflictError, DataError, MissingError
+from keel.annotate.raters import RaterCard, rater_cards, rater_weights
+from keel.core.errors import ConflictError, MissingError
+from keel.data.records import Choice, Method, prompt_text
 from keel.data.snapshot import canonical_lines
 from keel.monitor.thresholds import DEFAULT, Thresholds
-from keel.store.rows import Membership, Project, Snapshot
+from keel.store.rows import PURPOSES, Membership, Project, Snapshot
 from keel.store.store import Store, Transaction
+
+MOST_WITH_LENGTHS = 20_000
+"""Items up to which reading speed is checked against the length of the texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ def collect(
     project_name: str,
     *,
     name: str | None = None,
-    labels: Method = "share",
+    labels: Method | None = None,
     golden: bool = False,
     by: int | None = None,
     thresholds: Thresholds = DEFAULT,
@@ -51,33 +55,54 @@ def collect(
 
     Votes are those given for judging and in calibration rounds that were passed, the last of a rater on an item; a
     senior's decision on a dispute stands above them. A model's vote is a tie where it said otherwise with the sides
-    swapped. Low agreement is told, not refused: training refuses it.
+    swapped. `labels` None is what the project's settings say. Low agreement is told, not refused: training refuses it.
     """
     now = store.clock()
     with store.writing() as tx:
         project = project_of(tx, project_name)
-        votes = Votes.of(tx, project)
-        checked = gate(votes.ballots, thresholds=thresholds)
-        records = golden_in_order(tx, project) if golden else pair_records(tx, project, votes, labels)
-        if not records:
-            what = "golden item" if golden else "pair with a vote"
-            raise DataError(f"{project_name} has no {what} yet, so there is nothing to freeze.")
-        figures = {**counted(records, votes), **(checked.report.to_dict() if checked.report else {})}
-        manifest = {
-            "kind": "golden" if golden else "comparisons",
-            "labels": "gold" if golden else labels,
-            "figures": figures,
-            "gate": {"level": checked.verdict.level, "message": checked.verdict.message, "raters": checked.responsible},
-            "content": dict(Counter(generator for record in records for generator in generators(record))),
-        }
-        before = {snapshot.id for snapshot in tx.snapshots.all(project.id)}
-        snapshot = freeze(
-            tx, project, name or ("golden" if golden else "votes"), name is None, by, records, manifest, now
+        return collected(tx, project, name, labels=labels, golden=golden, by=by, now=now, thresholds=thresholds)
+
+
+def collected(
+    tx: Transaction,
+    project: Project,
+    name: str | None,
+    *,
+    labels: Method | None,
+    golden: bool,
+    by: int | None,
+    now: float,
+    thresholds: Thresholds = DEFAULT,
+) -> Collected:
+    """As `collect`, within a transaction; what is new is noted in the audit log."""
+    method: Method = labels or project.settings.labels
+    votes = Votes.of(tx, project).weighed_for(method, tx, project)
+    checked = gate(votes.ballots, thresholds=thresholds)
+    records = golden_in_order(tx, project) if golden else pair_records(tx, project, votes, method)
+    if not records:
+        what = "golden item" if golden else "pair with a vote"
+        raise ConflictError(f"{project.name} has no {what} yet, so there is nothing to freeze.")
+    figures = {**counted(records, votes), **(checked.report.to_dict() if checked.report else {})}
+    manifest: dict[str, Any] = {
+        "kind": "golden" if golden else "comparisons",
+        "labels": "gold" if golden else method,
+        "figures": figures,
+        "content": dict(Counter(generator for record in records for generator in generators(record))),
+    }
+    if not golden:
+        verdict = checked.verdict
+        told = {"level": verdict.level, "message": verdict.message, "remedy": verdict.remedy}
+        manifest["gate"] = {**told, "raters": list(checked.responsible)}
+        if method == "weighted":
+            manifest["weights"] = dict(sorted(votes.weights.items()))
+    before = {snapshot.id for snapshot in tx.snapshots.all(project.id)}
+    snapshot = freeze(tx, project, name or ("golden" if golden else "votes"), name is None, by, records, manifest, now)
+    fresh = snapshot.id not in before
+    if fresh:
+        details = {"hash": snapshot.content_hash, "records": snapshot.records, "agreement": checked.verdict.level}
+        tx.audit.add(
+            "freeze snapshot", at=now, user_id=by, project_id=project.id, target=snapshot.name, details=details
         )
-        fresh = snapshot.id not in before
-        if fresh:
-            details = {"hash": snapshot.content_hash, "records": snapshot.records, "agreement": checked.verdict.level}
-            tx.audit.add("snapshot", at=now, user_id=by, project_id=project.id, target=snapshot.name, details=details)
     return Collected(snapshot=snapshot, fresh=fresh, figures=figures, gate=checked)
 
 
@@ -120,7 +145,7 @@ class Votes:
     ballots: Sequence[Ballot]
     """Those for judging and of passed calibration rounds, oldest first."""
     weights: Mapping[str, float]
-    """Of each rater's vote."""
+    """Of each rater's vote: what the lead set, or with `weighed_for` that times what the rater's card says."""
     models: frozenset[str]
     """Raters that are no people."""
     again: Mapping[tuple[str, int], str]
@@ -141,6 +166,16 @@ class Votes:
             again={(ballot.rater, ballot.item_id): ballot.choice for ballot in repeats},
         )
 
+    def weighed_for(self, method: Method, tx: Transaction, project: Project) -> "Votes":
+        """The same; for the method weighted with each weight times what the rater's card says.
+
+        To three digits, so that the last bits of a sum do not make another snapshot of the same judgments.
+        """
+        if method != "weighted":
+            return self
+        found = rater_weights(cards_of(tx, project), self.weights)
+        return replace(self, weights={rater: round(found.get(rater, own), 3) for rater, own in self.weights.items()})
+
     def counting(self) -> list[Ballot]:
         """The last vote of every rater on an item, as it counts: torn between the orders, a model has no opinion."""
         latest = {(ballot.item_id, ballot.rater): ballot for ballot in self.ballots}
@@ -150,6 +185,12 @@ class Votes:
         """Whether a model said otherwise with the sides swapped."""
         other = self.again.get((ballot.rater, ballot.item_id))
         return ballot.rater in self.models and other not in (None, "skip", ballot.choice) and ballot.choice != "skip"
+
+
+def records_now(tx: Transaction, project: Project, labels: Method | None = None) -> list[dict[str, Any]]:
+    """What a snapshot of the pairs would hold now."""
+    method: Method = labels or project.settings.labels
+    return pair_records(tx, project, Votes.of(tx, project).weighed_for(method, tx, project), method)
 
 
 def pair_records(tx: Transaction, project: Project, votes: Votes, labels: Method) -> list[dict[str, Any]]:
@@ -162,6 +203,24 @@ def pair_records(tx: Transaction, project: Project, votes: Votes, labels: Method
             if (first := said.get((keys[record["item"]], vote["rater"]))) is not None:
                 vote["said"] = first
     return in_order(records)
+
+
+def cards_of(tx: Transaction, project: Project) -> list[RaterCard]:
+    """A card for every rater of the project, from all that they did in it."""
+    ballots = ballots_of(tx.work.votes(project.id, PURPOSES), tx.people.members(project.id))
+    gold: dict[int, Choice] = {
+        item.id: item.gold for item in tx.items.each(project.id, "golden") if item.gold is not None
+    }
+    few = sum(tx.items.counts(project.id).values()) <= MOST_WITH_LENGTHS
+    return rater_cards(ballots, gold, _lengths(tx, project) if few else None)
+
+
+def _lengths(tx: Transaction, project: Project) -> dict[int, int]:
+    """Words of each item: prompt and both answers."""
+    return {
+        item.id: sum(len(text.split()) for text in (prompt_text(item.prompt), item.a, item.b))
+        for item in tx.items.each(project.id)
+    }
 
 
 def golden_in_order(tx: Transaction, project: Project) -> list[dict[str, Any]]:

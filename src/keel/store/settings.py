@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from keel.core.config import Config
+from keel.data.records import Method
 
 Rationale = Literal["off", "optional", "required_on_calibration"]
 
@@ -36,5 +37,7 @@ class ProjectSettings(Config):
     """Whether raters are asked why: off, optional, or required in calibration rounds."""
     adjudicate: bool = True
     """Whether seniors are given the pairs without a majority to settle."""
+    labels: Method = "share"
+    """How votes become a preference when they are frozen, unless the one who freezes them says otherwise."""
     usd_per_judgment: float = Field(0.10, ge=0)
     """Pay for one judgment, in US dollars; for the forecast only."""

@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
     parser.add_argument("place", metavar="STUDIO::PROJECT", help="a database file or URL, two colons, a project")
     parser.add_argument("--name", metavar="NAME", help="of the snapshot (default: votes- and the day)")
     parser.add_argument(
-        "--labels", choices=METHODS, default="share", help="how votes become a preference (default: share)"
+        "--labels",
+        choices=METHODS,
+        help="how votes become a preference (default: what the project's settings say, share unless changed)",
     )
     parser.add_argument("--golden", action="store_true", help="freeze the golden items instead, with seniors' answers")
     parser.add_argument(

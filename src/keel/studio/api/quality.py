@@ -16,9 +16,9 @@ from pydantic import Field
 from keel.annotate.agreement import gate, heat_map
 from keel.annotate.ballots import Ballot, ballots_of
 from keel.annotate.forecast import forecast
-from keel.annotate.raters import RaterCard, rater_cards
-from keel.data.records import Choice, prompt_text
+from keel.annotate.raters import RaterCard
 from keel.monitor.verdict import Verdict
+from keel.stages.collect import cards_of
 from keel.stats.intervals import Estimate
 from keel.store.rows import PURPOSES, Draft, ItemState, Purpose
 from keel.store.store import Store, Transaction
@@ -29,8 +29,6 @@ from keel.studio.api.models import ClientKey, Done, Model, Note, PathId, Project
 from keel.studio.figures import Kept
 
 router = APIRouter(tags=["quality"])
-MOST_WITH_LENGTHS = 20_000
-"""Items up to which reading speed is checked against the length of the texts."""
 CHUNKS, LEAST_IN_CHUNK = 12, 5
 """Points of the small curves on a rater's card, and judgments that one needs."""
 
@@ -310,23 +308,12 @@ def _forecast(store: Store, visit: Visit) -> ForecastShown:
 
 def _cards(store: Store, visit: Visit) -> list[CardShown]:
     with store.reading() as tx:
-        ballots = all_ballots(tx, visit.of.id)
-        gold: dict[int, Choice] = {
-            item.id: item.gold for item in tx.items.each(visit.of.id, "golden") if item.gold is not None
-        }
-        words = _lengths(tx, visit.of.id) if sum(tx.items.counts(visit.of.id).values()) <= MOST_WITH_LENGTHS else None
+        ballots, cards = all_ballots(tx, visit.of.id), cards_of(tx, visit.of)
     seconds: dict[str, list[float]] = {}
     for ballot in sorted(ballots, key=lambda ballot: ballot.created):
         if ballot.seconds is not None:
             seconds.setdefault(ballot.rater, []).append(ballot.seconds)
-    return [_card(card, seconds.get(card.rater, [])) for card in rater_cards(ballots, gold, words)]
-
-
-def _lengths(tx: Transaction, project_id: int) -> dict[int, int]:
-    return {
-        item.id: sum(len(text.split()) for text in (prompt_text(item.prompt), item.a, item.b))
-        for item in tx.items.each(project_id)
-    }
+    return [_card(card, seconds.get(card.rater, [])) for card in cards]
 
 
 def _card(card: RaterCard, seconds: Sequence[float]) -> CardShown:

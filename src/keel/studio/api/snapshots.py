@@ -9,17 +9,15 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from keel.annotate.agreement import gate, require
-from keel.annotate.consensus import Method
-from keel.annotate.freeze import comparison_records, golden_records
-from keel.core.errors import GateError
-from keel.stages.collect import Votes, golden_in_order, pair_records
-from keel.store.rows import Item, Snapshot
-from keel.store.store import Store, Transaction
-from keel.studio.api.errors import ApiError
+from keel.annotate.freeze import golden_records
+from keel.data.records import Method
+from keel.monitor.verdict import Verdict
+from keel.stages.collect import collected, records_now
+from keel.store.rows import Snapshot
+from keel.store.store import Store
 from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
-from keel.studio.api.models import Model, Note, ProjectPath
-from keel.studio.api.quality import all_ballots
+from keel.studio.api.models import Model, ProjectPath
+from keel.studio.api.quality import VerdictShown, verdict_shown
 
 router = APIRouter(tags=["snapshots"])
 SNAPSHOT_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -35,17 +33,17 @@ class SnapshotShown(Model):
     records: int
     num_bytes: int
     manifest: dict[str, Any]
-    """Guides, raters under pseudonyms, sides, times, generators, settings."""
+    """Guides, raters under pseudonyms, sides, times, generators, how votes became labels, agreement, the gate."""
+    verdict: VerdictShown | None = None
+    """Of the gate on agreement when the votes were frozen; null for golden items. Training is what it stops."""
 
 
 class SnapshotWish(Model):
     name: Annotated[str, StringConstraints(pattern=SNAPSHOT_NAME), Field(examples=["2027-03-03"])]
     kind: Kind = "comparisons"
     """Golden items are for probing a reward model, never for training one."""
-    method: Method = "dawid_skene"
-    """How votes become a label."""
-    override: Annotated[Note | None, Field(min_length=3)] = None
-    """Why to freeze votes on which raters agree too little; kept in the manifest and the log."""
+    labels: Method | None = None
+    """How votes become a preference; left out, what the project's settings say."""
 
 
 @router.get("/projects/{p}/snapshots")
@@ -58,29 +56,10 @@ def snapshots(store: OpenStore, visit: Permitted, p: ProjectPath) -> list[Snapsh
 @router.post("/projects/{p}/snapshots", status_code=201)
 def freeze(store: OpenStore, visit: Permitted, p: ProjectPath, given: SnapshotWish) -> SnapshotShown:
     """Freeze what the votes come to. The same content is the same snapshot, whatever its name."""
-    now = time.time()
     with store.writing() as tx:
-        votes = Votes.of(tx, visit.of)
-        manifest: dict[str, Any] = {"kind": given.kind}
-        if given.kind == "golden":
-            records = golden_in_order(tx, visit.of)
-        else:
-            checked = gate(votes.ballots, override=given.override)
-            try:
-                require(checked)
-            except GateError as error:
-                raise ApiError(409, str(error), field="override", hint="Give a reason as `override`.") from error
-            records = pair_records(tx, visit.of, votes, given.method)
-            figures = {"level": checked.verdict.level, "message": checked.verdict.message, "override": checked.override}
-            manifest |= {"method": given.method, "agreement": figures}
-        if not records:
-            raise ApiError(409, "There is nothing to freeze yet.", hint="Votes make comparisons, seniors golden items.")
-        made = tx.snapshots.create(
-            visit.of.id, given.name, by=visit.user.id, records=records, manifest=manifest, now=now
-        )
-        details = {"kind": given.kind, "records": made.records, "override": given.override}
-        audited(tx, visit, "freeze snapshot", f"{p}@{made.name}", **details)
-    return _shown(made)
+        golden, by, now = given.kind == "golden", visit.user.id, time.time()
+        made = collected(tx, visit.of, given.name, labels=given.labels, golden=golden, by=by, now=now)
+    return _shown(made.snapshot)
 
 
 @router.get("/projects/{p}/snapshots/{name}/download", response_class=StreamingResponse)
@@ -104,22 +83,21 @@ def export(
     kind: Annotated[Literal["comparisons", "golden", "history"], Query(description="history: every row ever")] = (
         "comparisons"
     ),
-    method: Method = "share",
+    labels: Annotated[Method | None, Query(description="left out: what the project's settings say")] = None,
 ) -> StreamingResponse:
     """Records as they are now, or every judgment ever appended, as JSON lines. Nothing is frozen."""
     with store.writing() as tx:
         audited(tx, visit, "export", f"project {p}", kind=kind)
-    rows = _history(store, visit) if kind == "history" else _now(store, visit, kind, method)
+    rows = _history(store, visit) if kind == "history" else _now(store, visit, kind, labels)
     return _streamed((json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows), f"{p}-{kind}.jsonl")
 
 
-def _now(store: Store, visit: Visit, kind: Kind, method: Method) -> Iterator[dict[str, Any]]:
+def _now(store: Store, visit: Visit, kind: Kind, labels: Method | None) -> Iterator[dict[str, Any]]:
     with store.reading() as tx:
         if kind == "golden":
             yield from golden_records(tx.items.each(visit.of.id, "golden"))
         else:
-            ballots = all_ballots(tx, visit.of.id, ("judge", "calibration"))
-            yield from comparison_records(_pairs(tx, visit), ballots, method)
+            yield from records_now(tx, visit.of, labels)
 
 
 def _history(store: Store, visit: Visit) -> Iterator[dict[str, Any]]:
@@ -139,10 +117,6 @@ def _history(store: Store, visit: Visit) -> Iterator[dict[str, Any]]:
                 "guide_version": row.guide_version,
                 "at": row.created,
             }
-
-
-def _pairs(tx: Transaction, visit: Visit) -> Iterator[Item]:
-    return (item for item in tx.items.each(visit.of.id) if item.kind != "golden")
 
 
 def _lines(store: Store, snapshot: Snapshot) -> Iterator[bytes]:
@@ -168,6 +142,7 @@ def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _shown(snapshot: Snapshot) -> SnapshotShown:
+    gate = snapshot.manifest.get("gate")
     return SnapshotShown(
         name=snapshot.name,
         content_hash=snapshot.content_hash,
@@ -175,4 +150,7 @@ def _shown(snapshot: Snapshot) -> SnapshotShown:
         records=snapshot.records,
         num_bytes=snapshot.num_bytes,
         manifest=dict(snapshot.manifest),
+        verdict=verdict_shown(Verdict(gate["level"], "agreement", gate["message"], remedy=gate["remedy"]))
+        if gate
+        else None,
     )

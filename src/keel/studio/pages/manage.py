@@ -132,7 +132,7 @@ async def save_settings(request: Request, name: str) -> Response:
         values |= {key: int(form[key]) for key in WHOLE} | {key: float(form[key]) for key in AMOUNTS}
     except (KeyError, ValueError) as error:
         raise PageError(400, f"A number is missing or is none: {error}.") from error
-    values["rationale"] = form.get("rationale", "optional")
+    values |= {key: form[key] for key in ("rationale", "labels") if key in form}
     body = {"title": form.get("title", "").strip(), "settings": values}
     then, csrf = f"/p/{name}/settings", form.get("csrf", "")
     return await act(request, "PATCH", f"/projects/{name}", body, then=then, told="The settings are saved.", csrf=csrf)
@@ -163,18 +163,17 @@ async def snapshots(request: Request, name: str) -> Response:
 
 def facts_of(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a snapshot was made from, in words: the lineage that its manifest keeps."""
-    judged, agreement = manifest.get("judgments") or {}, manifest.get("agreement") or {}
+    judged, gate = manifest.get("judgments") or {}, manifest.get("gate") or {}
     first, last = manifest.get("first_judgment"), manifest.get("last_judgment")
     told = {
         "Holds": {"golden": "known answers"}.get(manifest.get("kind", ""), manifest.get("kind")),
-        "Votes become labels by": (manifest.get("method") or "").replace("_", " "),
+        "Votes become labels by": (manifest.get("labels") or "").replace("_", " "),
         "Votes": number(sum(judged.values())) if judged else None,
         "Voted": f"{day(first)} to {day(last)}" if first and last else None,
         "Raters": number(len(manifest.get("raters") or ())),
         "Guide": f"version {manifest['guide_version']}" if manifest.get("guide_version") else None,
         "Answers from": ", ".join(manifest.get("generators") or ()),
-        "Agreement": agreement.get("message"),
-        "Frozen all the same because": agreement.get("override"),
+        "Agreement": " ".join(str(gate.get(part) or "") for part in ("message", "remedy")).strip(),
     }
     return [(name, value) for name, value in told.items() if value]
 
@@ -185,10 +184,9 @@ async def freeze(
     name: str,
     snapshot: Annotated[str, Form(alias="name")],
     kind: Field = "comparisons",
-    reason: Field = "",
     csrf: Field = "",
 ) -> Response:
-    body = {"name": snapshot.strip(), "kind": kind, "override": reason.strip() or None}
+    body = {"name": snapshot.strip(), "kind": kind}
     then, told = f"/p/{name}/snapshots", f"{name}@{snapshot.strip()} is frozen."
     return await act(request, "POST", f"/projects/{name}/snapshots", body, then=then, told=told, csrf=csrf)
 
