@@ -1,6 +1,7 @@
 """A rater's work over the API: pairs, judgments, undo, and what a rater does not learn."""
 
 import json
+import time
 
 import pytest
 from helpers.studio import Studio, pairs
@@ -17,6 +18,10 @@ def judged(person, number, **more):
     task = person.ask("POST", "/projects/p/next", {})["task"]
     body = {"lease": task["lease"], "choice": "left", "seconds": 2.0, "client_key": f"key-{person.name}-{number}"}
     return task, person.ask("POST", "/projects/p/judgments", {**body, **more})
+
+
+def number_of(task):
+    return int(task["prompt_text"].removeprefix("Question ").removesuffix("?"))
 
 
 def test_the_same_pair_comes_until_it_is_judged_and_then_another(studio):
@@ -55,11 +60,11 @@ def test_left_and_right_become_the_items_own_a_and_b(studio):
     shown = {}
     for number in range(12):
         task, _ = judged(rater, number)
-        shown[task["item"]] = task["left_text"]
+        shown[task["prompt_text"]] = task["left_text"]
     items = lead.ask("GET", "/projects/p/items")["items"]
     assert {item["judgments"][0]["choice"] for item in items} == {"a", "b"}
     for item in items:
-        assert item[item["judgments"][0]["choice"]] == shown[item["id"]]
+        assert item[item["judgments"][0]["choice"]] == shown[item["prompt"]]
 
 
 def test_undo_brings_the_pair_back_and_leaves_no_vote(studio):
@@ -155,7 +160,7 @@ def test_newcomers_are_locked_until_they_agree_with_those_who_passed(tmp_path):
         for _ in range(6):
             task = person.ask("POST", "/projects/p/next", {})["task"]
             assert task["purpose"] == "calibration"
-            wanted = "one" if (task["item"] % 2 == 0) != flip else "two"
+            wanted = "one" if (number_of(task) % 2 == 0) != flip else "two"
             side = "left" if f"Answer {wanted}" in task["left_text"] else "right"
             key = f"{person.name}-{task['lease']}-calibration"
             person.ask("POST", "/projects/p/judgments", {"lease": task["lease"], "choice": side, "client_key": key})
@@ -175,3 +180,43 @@ def test_newcomers_are_locked_until_they_agree_with_those_who_passed(tmp_path):
     one_way(late)
     assert late.ask("GET", "/projects/p")["unlocked_round"] == 1
     assert late.ask("POST", "/projects/p/next", {})["task"]["purpose"] == "judge"
+
+
+def test_golden_items_and_repeats_look_like_all_others_in_every_answer(tmp_path):
+    studio = Studio(tmp_path / "studio.sqlite", overlap=2, golden_share=0.2, repeat_share=0.1, repeat_after=3)
+    studio.add_items([*pairs(6, gold="a"), *pairs(50)[6:]])
+    studio.add_member("second")
+    seen = {}
+    for name, choices in (("rater", ("left",)), ("second", ("skip", "tie"))):
+        person, steps, shapes = studio.person(name), set(), set()
+        for number in range(30):
+            offer = person.ask("POST", "/projects/p/next", {})
+            task = offer["task"]
+            body = {
+                "lease": task["lease"],
+                "choice": choices[number % len(choices)],
+                "client_key": f"{name}-{number:08}",
+            }
+            saved = person.ask("POST", "/projects/p/judgments", body)
+            steps.add(offer["progress"]["left"] - saved["progress"]["left"])
+            shapes.add((task["purpose"], *sorted(task), *sorted(saved), *sorted(saved["judgment"])))
+        assert steps == {1}, "the number of pairs left falls by one, whatever was judged"
+        assert len(shapes) == 1
+        seen[name] = shapes
+    with studio.store.reading() as tx:
+        assert {vote.purpose for vote in tx.work.history(studio.project.id)} == {"judge", "golden", "repeat"}
+    assert "item" not in offer["task"]
+
+
+def test_leases_expire_after_the_clock_was_set_back(studio):
+    studio.add_items(pairs(3))
+    studio.add_member("second")
+    wall = time.time()
+    studio.store._wall = lambda: wall + 86_400 * 365
+    judged(studio.person("rater"), 1)
+    studio.store._wall = lambda: wall
+    held = studio.person("rater").ask("POST", "/projects/p/next", {"ahead": 1})["tasks"]
+    assert len(held) == 2
+    studio.store._wall = lambda: wall + 3600  # within an hour of the year that the clock has to catch up
+    again = studio.person("second").ask("POST", "/projects/p/next", {"ahead": 2})["tasks"]
+    assert {number_of(task) for task in held} <= {number_of(task) for task in again}

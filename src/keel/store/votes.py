@@ -1,6 +1,7 @@
 """What was said, read back: the judgments that count, and how far a project is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sqlalchemy import Select, func, select, text
 from keel.store import tables
 from keel.store.candidates import purpose_column
 from keel.store.judging import Judging, judgment_of
-from keel.store.rows import CHOICES, PURPOSES, Judgment, Progress, Purpose, RaterProgress, VoteTable
+from keel.store.rows import CHOICES, PURPOSES, Judgment, Progress, Project, Purpose, RaterProgress, VoteTable
 
 if TYPE_CHECKING:
     from keel.store.store import Transaction
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 JUDGMENTS, LEASES, SLOTS = tables.judgments, tables.leases, tables.slots
 MEMBERS, PROJECTS = tables.memberships, tables.projects
 BATCH = 5_000
+LEAST_OPEN = 0.2
+"""Share of a rater's tasks that is neither golden nor a repeat, at the least."""
 
 
 class Work(Judging):
@@ -105,15 +108,37 @@ class Work(Judging):
         counts = LEASES.c.judgment_id == JUDGMENTS.c.id
         today = select(func.count()).select_from(JUDGMENTS).join(LEASES, LEASES.c.id == JUDGMENTS.c.lease_id)
         today = today.where(*counted, counts)
-        row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project_id))[0]
         left = 0
         if project.state == "open" and member is not None and member.active:
-            missing = max(0, row.pairs * project.settings.overlap - row.votes)
-            left = max(0, min(row.pairs - done.get("judge", 0), missing))
+            left = self._left(project, user_id, done)
         elif project.state == "calibrating":
             current = self._tx.rounds.current(project_id)
             left = 0 if current is None else len(current.item_ids) - self._tx.rounds.num_judged(current.id, user_id)
         return RaterProgress(done=sum(done.values()), left=left, today=self._tx.rows(today)[0][0])
+
+    def _left(self, project: Project, user_id: int, done: Mapping[Purpose, int]) -> int:
+        """How many tasks wait for the rater at most.
+
+        Whatever the rater does lowers it by one, a vote, a skip, a golden item or a repeat alike: a number that stood
+        still on some of them would tell which they are. It is therefore counted from what the others did, with as many
+        hidden items added as the settings promise.
+        """
+        row = self._tx.rows(select(PROJECTS.c.pairs, PROJECTS.c.votes).where(PROJECTS.c.id == project.id))[0]
+        wanted, judged = row.pairs * project.settings.overlap, done.get("judge", 0)
+        if row.votes >= wanted or judged >= row.pairs:
+            return 0
+        skips = (
+            select(func.count())
+            .select_from(LEASES.join(JUDGMENTS, JUDGMENTS.c.id == LEASES.c.judgment_id))
+            .where(LEASES.c.user_id == user_id, LEASES.c.project_id == project.id, LEASES.c.purpose == "judge")
+            .where(LEASES.c.state == "done", JUDGMENTS.c.choice == "skip")
+        )
+        by_others = row.votes - (judged - self._tx.rows(skips)[0][0])
+        tasks = min(row.pairs, wanted - by_others)
+        golden = sum(self._tx.items.counts(project.id, "golden").values())
+        share = project.settings.repeat_share + (project.settings.golden_share if golden else 0.0)
+        tasks = floor(tasks / max(1 - share, LEAST_OPEN))
+        return max(1, tasks - judged - done.get("golden", 0) - done.get("repeat", 0))
 
     def _done(self, project_id: int, user_id: int | None = None) -> dict[int, dict[Purpose, int]]:
         """Items judged by each member, by purpose: what was given less what is still held."""

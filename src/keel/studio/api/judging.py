@@ -4,7 +4,6 @@ Nothing here tells who or what wrote an answer, whether its verdict is known, or
 repeats look like all others.
 """
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
@@ -35,7 +34,7 @@ class Task(Model):
     """A pair as its rater sees it."""
 
     lease: Id
-    item: Id
+    """What a judgment names. The item's own number is not told: golden items and repeats would be known by it."""
     purpose: Literal["judge", "calibration", "adjudicate"]
     prompt_html: str
     prompt_text: str
@@ -102,7 +101,7 @@ def next_tasks(
     request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: TaskWish | None = None
 ) -> Offer:
     """The pair to judge now, and up to `ahead` more. Asking again gives the same ones until they are judged."""
-    now, ahead = time.time(), given.ahead if given else 0
+    now, ahead = store.clock(), given.ahead if given else 0
 
     def work(tx: Transaction) -> tuple[list[Lease], RaterProgressShown]:
         held = _handed_out(tx, visit, ahead, now)
@@ -117,7 +116,7 @@ def next_tasks(
 @router.post("/projects/{p}/judgments")
 def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
     """Store a judgment; on disk when this answers. The same `client_key` again gives the same judgment."""
-    now = time.time()
+    now = store.clock()
 
     def work(tx: Transaction) -> Saved:
         lease = own_lease(tx, visit, given.lease)
@@ -148,7 +147,7 @@ def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, 
 @router.post("/projects/{p}/undo")
 def undo(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: UndoWish) -> Reopened:
     """Take a judgment of yours back; its pair is yours to judge again. What was said stays in the log of votes."""
-    now = time.time()
+    now = store.clock()
 
     def work(tx: Transaction) -> tuple[Lease, RaterProgressShown]:
         said = tx.work.judgment(visit.user.id, given.client_key)
@@ -229,7 +228,6 @@ def task_shown(project: Project, lease: Lease, texts: Texts) -> Task:
     visible = lease.purpose if lease.purpose in ("calibration", "adjudicate") else "judge"
     return Task(
         lease=lease.id,
-        item=lease.item_id,
         purpose=visible,
         prompt_html=texts.prompt_html,
         prompt_text=texts.prompt,
