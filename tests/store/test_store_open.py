@@ -37,6 +37,11 @@ def test_the_migrations_make_the_tables_that_the_code_knows(store):
             assert made >= {index.name for index in table.indexes}
 
 
+def test_nobody_else_on_the_machine_can_read_a_new_database(tmp_path):
+    with Store.open(tmp_path / "studio.sqlite"):
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
 def test_the_migrations_are_numbered_without_a_gap_and_known_in_order():
     files = sorted((MIGRATIONS / "versions").glob("v*.py"))
     found = []

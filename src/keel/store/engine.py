@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 import weakref
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,10 @@ def prepare_file(path: Path, busy_s: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(f"{path.parent}: cannot make the folder of the database ({error.strerror}).") from error
+    # Names and password hashes will be in it, for nobody else on this machine to read; WAL takes its rights over. What
+    # is wrong with the path SQLite says below, in the words of every other failure.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
         with closing(sqlite3.connect(path, timeout=busy_s, isolation_level=None)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -132,7 +136,8 @@ def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
-    for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16000", "temp_store = MEMORY"):
+    pragmas = ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16000", "temp_store = MEMORY")
+    for pragma in (*pragmas, "secure_delete = ON"):  # what is erased is overwritten, not only unlinked
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -189,6 +189,16 @@ class Store:
         wall = self._wall()
         self._ahead = 0.0 if wall >= newest else max(self._ahead, newest - wall)
         return wall + self._ahead
+
+    def sweep(self) -> None:
+        """Empty SQLite's write-ahead log, which holds what was erased until others write over it."""
+        if self._writer is None:
+            return
+        try:
+            with closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
+            raise explained(error, self.place, self._busy_s) from error
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

@@ -187,6 +187,7 @@ def erase_user(arguments: argparse.Namespace) -> None:
                 raise ConfigError("That is another name. Nobody was erased.")
         with store.writing() as tx:
             tx.people.erase(user_id, by=None, now=time.time())
+        store.sweep()
     out(f"{arguments.name} is erased. The votes stay under the pseudonym.")
 
 
