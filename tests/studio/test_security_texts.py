@@ -231,3 +231,18 @@ def test_items_in_every_script_come_back_as_they_were(tmp_path):
     assert studio.person("lead").ask("POST", "/projects/p/items", body)["added"] == len(odd)
     items = studio.person("lead").ask("GET", "/projects/p/items")["items"]
     assert [item["prompt"] for item in items[1:]] == odd
+
+
+@pytest.mark.parametrize("usd", ["1e309", "1e300"])
+def test_a_price_that_is_no_price_is_refused(studio, usd):
+    body = f'{{"settings": {{"usd_per_judgment": {usd}}}}}'
+    reply = studio.person("lead").http.patch(
+        "/api/v1/projects/p", content=body, headers={"content-type": "application/json"}
+    )
+    assert (reply.status_code, reply.json()["error"]["field"]) == (422, "settings.usd_per_judgment")
+
+
+def test_an_upload_may_have_a_long_name_in_any_script(studio):
+    name = "é" * 190 + ".jsonl"
+    body = b'{"prompt": "p", "a": "x", "b": "y"}'
+    assert studio.person("lead").http.post("/api/v1/projects/p/items", params={"file": name}, content=body).is_success

@@ -36,9 +36,3 @@ class Kept:
                 took = self._clock() - begun
                 self._results[key] = (self._clock() + KEEP_TIMES * took, result)
             return result  # type: ignore[return-value]
-
-    def forget(self, project_id: int) -> None:
-        """Something other than votes changed."""
-        with self._lock:
-            for key in [key for key in self._results if key[1] == project_id]:
-                del self._results[key]

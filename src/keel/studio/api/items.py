@@ -18,6 +18,8 @@ from keel.studio.api.imports import PairIn, read_items, suffix_of
 from keel.studio.api.models import Done, Line, Model, OwnChoice, PathId, ProjectPath
 
 router = APIRouter(tags=["items"])
+LONGEST_STEM = 200
+"""Bytes of an upload's name; file systems take 255 with the suffix."""
 
 
 class TurnShown(Model):
@@ -124,7 +126,8 @@ async def add_items(
     """
     suffix = suffix_of(request.headers.get("content-type", ""), file)
     with tempfile.TemporaryDirectory(prefix="keel-import-") as folder:
-        path = Path(folder) / f"{Path(file).stem if file else 'upload'}{suffix}"
+        stem = Path(file).stem.encode()[:LONGEST_STEM].decode(errors="ignore") if file else "upload"
+        path = Path(folder) / f"{stem}{suffix}"
         with path.open("wb") as written:
             async for chunk in request.stream():
                 written.write(chunk)

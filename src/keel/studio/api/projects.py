@@ -17,6 +17,8 @@ from keel.studio.markdown import safe_html
 
 router = APIRouter(tags=["projects"])
 MOST_HIDDEN = 0.8
+MOST_USD = 10_000.0
+"""For one judgment; more is a slip of the keys, and infinity no sum."""
 
 
 class RatingSettings(Model):
@@ -224,7 +226,11 @@ def _merged(settings: ProjectSettings, changed: dict[str, Any]) -> ProjectSettin
 
 
 def checked_settings(settings: ProjectSettings) -> ProjectSettings:
-    """The settings, unless golden items and repeats leave no room for votes."""
+    """The settings, unless golden items and repeats leave no room for votes, or a vote costs more than anybody pays."""
+    if settings.usd_per_judgment > MOST_USD:
+        raise ApiError(
+            422, f"Pay for one judgment: at most {MOST_USD:,.0f} US dollars.", field="settings.usd_per_judgment"
+        )
     if settings.golden_share + settings.repeat_share > MOST_HIDDEN:
         raise ApiError(
             422,
