@@ -6,6 +6,7 @@ from helpers.rated import START, rated
 
 from keel.core.errors import ConflictError, DataError, MissingError
 from keel.store import tables
+from keel.store.store import Store
 
 HOUR = 3600.0
 
@@ -120,6 +121,31 @@ def test_tokens_work_until_they_are_revoked_or_too_old(store):
         assert [t.revoked for t in tx.access.tokens(ann.id)] == [None, START]
         tx.people.set_active(ann.id, False)
         assert tx.access.token_by_hash("h1", START) is None
+
+
+def test_a_link_does_not_let_in_again_who_was_taken_out(store):
+    demo = rated(store, raters=1)
+    project, ann = demo.project.id, demo.raters[0]
+    with store.writing() as tx:
+        tx.access.create_invite(project, "lead", "i", by=demo.lead.id, now=START, expires=START + HOUR, uses=9)
+        tx.people.set_member_active(project, ann.id, False)
+        with pytest.raises(ConflictError, match="taken out of this project"):
+            tx.access.take_invite("i", ann.id, START)
+        assert not tx.people.membership(project, ann.id).active
+        tx.people.set_member_active(project, ann.id, True)
+        tx.access.take_invite("i", ann.id, START)
+        assert tx.people.membership(project, ann.id).role == "rater"
+
+
+def test_what_is_erased_is_not_in_the_files_any_more(tmp_path):
+    with Store.open(tmp_path / "studio.sqlite") as store:
+        with store.writing() as tx:
+            user = tx.people.create_user("Zebulon Quackenbush", now=START, email="zeb@quack.example")
+        assert any(b"Quackenbush" in path.read_bytes() for path in tmp_path.iterdir())
+        with store.writing() as tx:
+            tx.people.erase(user.id, by=None, now=START)
+        store.sweep()
+        assert not any(b"Quackenbush" in p.read_bytes() or b"quack.ex" in p.read_bytes() for p in tmp_path.iterdir())
 
 
 def test_an_invite_lets_in_as_many_as_it_says_and_only_in_its_time(store):

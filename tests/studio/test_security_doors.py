@@ -179,6 +179,22 @@ def test_who_is_kept_out_is_out_at_once(studio):
     assert studio.stranger().status("POST", "/login", {"name": "leaving", "password": PASSWORD}) == 401
 
 
+def test_a_link_can_be_revoked_and_brings_nobody_back_who_was_taken_out(studio):
+    studio.add_member("sly")
+    sly, lead = studio.person("sly"), studio.person("lead")
+    made = lead.ask("POST", "/projects/p/invites", {"role": "lead", "uses": 5})
+    assert sly.ask("POST", f"/invites/{made['token']}/accept")["role"] == "rater"  # in already: nothing is raised
+    lead.ask("DELETE", f"/projects/p/members/{sly.ask('GET', '/projects/p')['pseudonym']}")
+    sly.ask("POST", f"/invites/{made['token']}/accept", status=409)
+    assert sly.status("GET", "/projects/p") == 404
+    (listed,) = [link for link in lead.ask("GET", "/projects/p/invites") if link["role"] == "lead"]
+    assert (listed["uses_left"], made["token"] in str(listed)) == (5, False)
+    lead.ask("DELETE", f"/projects/p/invites/{listed['id']}")
+    assert studio.stranger().status("GET", f"/invites/{made['token']}") == 404
+    assert listed["id"] not in [link["id"] for link in lead.ask("GET", "/projects/p/invites")]
+    assert lead.ask("GET", "/projects/p/audit?limit=1")[0]["action"] == "revoke invite"
+
+
 def test_the_last_admin_stays(studio):
     admin = studio.person("admin")
     user = admin.ask("GET", "/me")["id"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Row, delete, insert, select, update
 
-from keel.core.errors import DataError, MissingError
+from keel.core.errors import ConflictError, DataError, MissingError
 from keel.store import tables
 from keel.store.rows import ROLES, Invite, Role, Session, Token
 from keel.store.texts import checked_name, skill_key, strings_of
@@ -104,7 +104,8 @@ class Access:
     def take_invite(self, token_hash: str, user_id: int, now: float) -> Invite:
         """Use a link: the user joins the project, or becomes administrator. An active member leaves it unused.
 
-        MissingError for a link that is unknown, used up or too old.
+        MissingError for a link that is unknown, used up or too old; ConflictError for somebody who was taken out of the
+        project, whom only a lead lets in again.
         """
         query = update(INVITES).where(
             INVITES.c.token_hash == token_hash, INVITES.c.uses_left > 0, INVITES.c.expires > now
@@ -114,6 +115,8 @@ class Access:
             member = self._tx.people.membership(invite.project_id, user_id)
             if member is not None and member.active:
                 return invite
+            if member is not None:
+                raise ConflictError("You were taken out of this project. Ask its lead to let you in again.")
         if invite is None or not self._tx.run(query.values(uses_left=INVITES.c.uses_left - 1)).rowcount:
             raise MissingError("This invite link is unknown, used up or too old. Ask for a new one.")
         if invite.project_id is None:

@@ -248,9 +248,11 @@ def accept_invite(
         taken = tx.access.take_invite(secret_hash(token), user.id, now)
         project = tx.projects.get(taken.project_id) if taken.project_id is not None else None
         csrf = begin_session(tx, response, settings, user) if known is None else None
-        note(tx, user, "accept invite", f"invite {taken.id}", {"role": taken.role}, project)
+        member = tx.people.membership(project.id, user.id) if project else None
+        role = member.role if member else taken.role  # who is in the project already keeps their role
+        note(tx, user, "accept invite", f"invite {taken.id}", {"role": role}, project)
     name = project.name if project else None
-    return Accepted(id=user.id, name=user.name, project=name, role=taken.role, csrf=csrf)
+    return Accepted(id=user.id, name=user.name, project=name, role=role, csrf=csrf)
 
 
 def begin_session(tx: Transaction, response: Response, settings: StudioSettings, user: User) -> str:

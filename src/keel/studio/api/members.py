@@ -89,6 +89,17 @@ class InviteMade(Model):
     expires: float
 
 
+class OpenInvite(Model):
+    """A link that still lets people in. What it is, is not kept: only its hash."""
+
+    id: int
+    role: Role
+    skills: list[str]
+    uses_left: int
+    created: float
+    expires: float
+
+
 class AuditShown(Model):
     id: int
     at: float
@@ -148,6 +159,7 @@ def erase_user(store: OpenStore, visit: Permitted, id: PathId) -> Done:
     """Forget who somebody is, for good. Judgments stay under the pseudonym."""
     with store.writing() as tx:
         tx.people.erase(id, by=visit.user.id, now=time.time())  # the store notes it in the log
+    store.sweep()
     return Done()
 
 
@@ -225,6 +237,34 @@ def invite(store: OpenStore, settings: Settings, visit: Permitted, p: ProjectPat
     return InviteMade(
         url=f"{settings.url}/invite/{secret}", token=secret, role=given.role, uses=given.uses, expires=expires
     )
+
+
+@router.get("/projects/{p}/invites")
+def invites(store: OpenStore, visit: Permitted, p: ProjectPath) -> list[OpenInvite]:
+    """The links that still let people in, newest first."""
+    with store.reading() as tx:
+        found = tx.access.invites(visit.of.id, time.time())
+    return [
+        OpenInvite(
+            id=invite.id,
+            role=invite.role,
+            skills=list(invite.skills),
+            uses_left=invite.uses_left,
+            created=invite.created,
+            expires=invite.expires,
+        )
+        for invite in found
+        if invite.role != "admin"
+    ]
+
+
+@router.delete("/projects/{p}/invites/{id}")
+def revoke_invite(store: OpenStore, visit: Permitted, p: ProjectPath, id: PathId) -> Done:
+    """Make a link useless; who came in by it stays."""
+    with store.writing() as tx:
+        tx.access.revoke_invite(id, visit.of.id)
+        audited(tx, visit, "revoke invite", f"invite {id}")
+    return Done()
 
 
 @router.get("/audit")
