@@ -11,6 +11,7 @@ import torch
 from helpers.recipes import PROMPTS, Workplace
 
 from keel.core.artifacts import load_artifact
+from keel.core.errors import GateError
 from keel.models.reward import RewardModel
 
 REWARDS = """
@@ -109,6 +110,26 @@ def test_rounds_report_the_raters_of_every_round_and_count_steps_through(in_roun
     assert in_rounds.stages["ppo"]["rounds"] == 3
     assert in_rounds.stages["ppo"]["updates"] == 3
     assert [e["step"] for e in in_rounds.events("step") if e["stage"].startswith("ppo")] == [1, 2, 3]
+
+
+def test_a_round_whose_raters_do_not_agree_teaches_nothing_unless_a_reason_is_given(place):
+    place.write(
+        "split.py", LABELLER.replace("len(pair.a) <= len(pair.b)", "(len(pair.a) <= len(pair.b)) == (name == 'ann')")
+    )
+    asked = {
+        "rounds": {"count": 2, "comparisons": 12, "labeller": "split.py:judge"},
+        "ppo": {"updates": 1},
+        "reward": {"best_of": 0},
+        "evaluate": None,
+    }
+    with pytest.raises(GateError, match=r"override_agreement"):
+        place.run(to="split", **asked)
+    ran = place.run(to="split", data={"override_agreement": "a drill, nothing is served"}, **asked)
+    (entry,) = ran.summary["rounds"]
+    assert entry["override"] == "a drill, nothing is served"
+    told = [event for event in ran.events("agreement") if event["stage"] == "rounds"]
+    assert [(event["round"], event.get("override")) for event in told] == [(1, None), (1, "a drill, nothing is served")]
+    assert all(event["krippendorff_alpha"] < 0.4 for event in told)
 
 
 def test_scores_before_and_after_rounds_are_on_the_scale_of_the_last_reward_model(in_rounds):

@@ -140,7 +140,8 @@ def _set_to(config: Mapping[str, Any], actions: Sequence[Event]) -> dict[str, An
 
 def _agreement(events: Sequence[Event]) -> dict[str, Any]:
     """Krippendorff's alpha of the labels that the run began with, in [-1, 1], where raters shared items."""
-    alphas = [event.get("krippendorff_alpha") for event in events if event.get("event") == "agreement"]
+    first = [event for event in events if event.get("event") == "agreement" and event.get("stage") != "rounds"]
+    alphas = [event.get("krippendorff_alpha") for event in first]
     return {"krippendorff_alpha": alphas[0]} if alphas else {}
 
 

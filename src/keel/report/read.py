@@ -216,7 +216,7 @@ def _bin(entry: Mapping[str, Any]) -> Bin:
 
 def _agreement(events: Sequence[Event], summary: Mapping[str, Any]) -> Agreement | None:
     """Agreement from the summary or, before there is one, from its event (keel.stats.agreement.AgreementReport)."""
-    logged = [event for event in events if event.get("event") == "agreement"]
+    logged = [event for event in events if event.get("event") == "agreement" and event.get("stage") != "rounds"]
     figures = summary.get("agreement") or (logged[-1] if logged else None)
     if not isinstance(figures, dict):
         return None

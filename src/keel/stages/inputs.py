@@ -83,19 +83,22 @@ def prompt_source(recipe: Recipe) -> DataConfig:
     return source
 
 
-def check_agreement(run: Run, recipe: Recipe, records: Sequence[Comparison]) -> dict[str, Any]:
+def check_agreement(
+    run: Run, recipe: Recipe, records: Sequence[Comparison], round: int | None = None
+) -> dict[str, Any]:
     """How far the raters agree; nothing when no pair has two votes. `override` is the reason for going on all the same.
 
     Raises GateError, with the raters and items responsible, when Krippendorff's alpha is below
-    thresholds.agreement_block and data.override_agreement gives no reason.
+    thresholds.agreement_block and data.override_agreement gives no reason. `round` is that of fresh labels.
     """
     found = checked_agreement(records, run.thresholds, recipe.data.override_agreement)
     if found.report is None:
         return {}
     reason = found.verdict.figures.get("override")
     figures = found.report.to_dict() | ({"override": reason} if reason else {})
-    run.events.append("agreement", stage="data", **figures)
-    run.verdict("data", found.verdict)
+    stage = "data" if round is None else "rounds"
+    run.events.append("agreement", stage=stage, **({} if round is None else {"round": round}), **figures)
+    run.verdict(stage, found.verdict)
     if not found.passed:
         raise GateError(
             f"{found.verdict.message} What is trained on it would be confidently wrong. {found.verdict.remedy} To go "

@@ -17,7 +17,7 @@ from keel.stages.coverage import joined, read_coverage
 from keel.stages.encode import encode_prompts, fitting
 from keel.stages.functions import function_identity, load_function
 from keel.stages.gate import best_of_n
-from keel.stages.inputs import Inputs, RecordSet
+from keel.stages.inputs import Inputs, RecordSet, check_agreement
 from keel.stages.labels import Collection, Labeller, collect, read_set
 from keel.stages.pairs import PairSet, pair_set
 from keel.stages.policy import PolicyFiles
@@ -112,8 +112,13 @@ class RewardModels:
         golden, golden_set = self.probe
         return probe_golden(self.context, self.config, scorer, self.members, golden, self.data.train, golden_set, label)
 
-    def refresh(self, fresh_set: Artifact, rounds: RoundsConfig, number: int) -> dict[str, Any]:
-        """Go on with the fresh labels and a replay of earlier ones; return what the round showed."""
+    def refresh(
+        self, fresh_set: Artifact, rounds: RoundsConfig, number: int, override: str | None = None
+    ) -> dict[str, Any]:
+        """Go on with the fresh labels and a replay of earlier ones; return what the round showed.
+
+        `override` is why the fresh labels are used although their raters agree too little.
+        """
         fresh, fit = read_set(fresh_set), fitting(self.recipe.data)
         before = on_policy_accuracy(self.scorer(), pair_set(fresh, self.config.labels, self.tokenizer, fit))
         rng = generator(self.recipe.seed, "replay", number)
@@ -130,7 +135,7 @@ class RewardModels:
                 held_out=self.data.held_out,
                 tokenizer=self.tokenizer,
                 replay=rounds.replay,
-                override=self.data.override,
+                override=override or self.data.override,
             ),
             start_from=self.members,
             label=f"reward {number + 2}",
@@ -143,6 +148,7 @@ class RewardModels:
             "krippendorff_alpha": fresh_set.metrics.get("krippendorff_alpha"),
             "on_policy_accuracy_before": before,
             "held_out_accuracy": self.members[0].metrics["accuracy"],
+            **({"override": override} if override else {}),
             **({"golden_accuracy": probed.metrics["accuracy"]} if probed else {}),
         }
 
@@ -222,7 +228,8 @@ class Optimisation:
                 self.collection(rounds.comparisons, number, files, opponent_share=0.5),
                 [self.prompt_set, policy],
             )
-            figures = {"round": number, **rewards.refresh(fresh, rounds, number - 1)}
+            reason = check_agreement(self.context, self.recipe, read_set(fresh), number).get("override")
+            figures = {"round": number, **rewards.refresh(fresh, rounds, number - 1, reason)}
             self.made.rounds.append(figures)
             self.context.events.append("round", stage="rounds", **figures)
             task = self.task(files, round=number, step_offset=number * self.config.updates, earlier=policy)
