@@ -44,6 +44,15 @@ def test_pairs_ahead_are_different_ones_and_stay_the_same(studio):
     assert offer["progress"] == {"done": 0, "left": 10, "today": 0}
 
 
+def test_nothing_is_left_for_who_has_judged_all_though_others_have_not(studio):
+    studio.add_items(pairs(2))
+    rater = studio.person("rater")
+    for number in range(2):
+        judged(rater, number)
+    offer = rater.ask("POST", "/projects/p/next", {"ahead": 3})
+    assert (offer["task"], offer["progress"]["left"], offer["progress"]["done"]) == (None, 0, 2)
+
+
 def test_a_judgment_sent_twice_counts_once(studio):
     studio.add_items(pairs(5))
     rater = studio.person("rater")

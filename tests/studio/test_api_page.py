@@ -51,7 +51,7 @@ def test_the_limits_on_the_page_are_those_of_the_settings():
     for told in (
         f"{limits.login_attempts} in {limits.login_window_s / 60:.0f} minutes",
         f"{limits.requests_per_s:.0f} a second, {limits.requests_burst} at once",
-        f"{limits.max_body >> 10} KiB",
+        f"{limits.max_body >> 20} MiB",
         f"{limits.max_import >> 20} MiB",
         f"{limits.session_days:.0f} days",
     ):

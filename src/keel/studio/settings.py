@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-KIB, MIB = 1 << 10, 1 << 20
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +23,8 @@ class StudioSettings:
     """Of one account, on average; and of one address without an account."""
     requests_burst: int = 200
     """Requests that may come at once before `requests_per_s` counts."""
-    max_body: int = 256 * KIB
-    """Bytes of a request."""
+    max_body: int = 2 * MIB
+    """Bytes of a request: the longest guide in any script, sent as a form."""
     max_import: int = 64 * MIB
     """Bytes of a request that imports items."""
 

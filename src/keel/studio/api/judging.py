@@ -110,6 +110,8 @@ def next_tasks(
     me, recent = (visit.of.id, visit.user.id), request.app.state.progress
     leases, progress = writer_of(request).run(visit.of.id, work)
     tasks = _tasks(request, store, visit, leases)
+    if not tasks:  # what is left waits for others
+        progress = progress.model_copy(update={"left": 0})
     return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=progress, state=visit.of.state)
 
 

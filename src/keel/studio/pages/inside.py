@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
+from keel.studio.api.identity import SAFE
 from keel.studio.auth import CSRF_HEADER, SESSION_COOKIE, csrf_token
 from keel.studio.pages.render import page
 
@@ -70,7 +71,7 @@ async def call(
     headers += [(n, v) for n, v in request.scope["headers"] if n in (b"cookie", b"host", b"user-agent", b"origin")]
     wanted = {name: value for name, value in (query or {}).items() if value not in (None, "")}
     scope = {
-        **{name: request.scope[name] for name in ("asgi", "http_version", "scheme", "client", "server")},
+        **{name: request.scope.get(name) for name in ("asgi", "http_version", "scheme", "client", "server")},
         "type": "http",
         "method": method,
         "path": target,
@@ -126,6 +127,8 @@ def onward(then: str, told: str | None = None) -> Response:
     return answer
 
 
+ELSEWHERE = ("cross-site", "same-site")
+"""What browsers say of a form on another site; signing in needs no session, so no token guards it."""
 LIVE, THEN = "x-keel-live", "x-keel-then"
 
 
@@ -148,6 +151,8 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
+            if request.method not in SAFE and request.headers.get("sec-fetch-site") in ELSEWHERE:
+                return refused(request, PageError(403, "This form was sent by another site. Open the studio itself."))
             try:
                 return for_script(request, await handle(request))
             except RequestValidationError as error:
