@@ -9,7 +9,7 @@ from helpers.rating_rooms import HABITS, people, room
 
 from keel.annotate.ballots import Ballot
 from keel.annotate.consensus import majority, weighted
-from keel.annotate.raters import gold_answers, rater_cards, rater_weights, too_fast
+from keel.annotate.raters import rater_cards, rater_weights, too_fast
 from keel.data.records import Vote
 
 
@@ -108,7 +108,6 @@ def test_shares_of_ties_skips_and_gold():
     assert (card.num_votes, card.num_gold, card.gold_accuracy.value) == (1, 2, 0.5)
     assert card.tie_share == pytest.approx(1 / 3)
     assert card.skip_share == pytest.approx(2 / 5)
-    assert gold_answers(ballots, {3: "a", 4: "b", 5: "a"})["x"] == card.gold_accuracy
 
 
 def test_repeats_are_compared_with_the_first_answer():

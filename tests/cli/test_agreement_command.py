@@ -26,6 +26,7 @@ def test_agreement_prints_measures_raters_and_a_verdict(votes_file, capsys):
     for name in ("column votes holds the votes", "agreement", "Fleiss' kappa", "Krippendorff's alpha", "interval"):
         assert name in output
     assert output.index("cyd") < output.index("ann")  # least agreeing first
+    assert "raters, least agreeing first (kappa with all others together, quadratic weights)" in output
     assert "Next: " in error
 
 
@@ -84,6 +85,54 @@ def test_votes_that_the_gate_stops_are_not_sent_to_training(tmp_path, capsys):
     output, error = capsys.readouterr()
     assert "below 0.40: mostly noise" in output
     assert "recipe" not in error
+
+
+def test_the_verdict_names_the_rater_and_the_items_to_talk_about(tmp_path, capsys):
+    path = tmp_path / "votes.jsonl"
+    rows = [{"id": f"pair {n}", "votes": dict.fromkeys(("ann", "bob", "cyd"), "ab"[n % 2])} for n in range(60)]
+    for n, row in enumerate(rows):
+        row["votes"]["eve"] = "ab"[n // 2 % 2]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["data", "agreement", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "Talk first to eve (kappa 0.0" in output
+    assert "Items pair 1, pair 2, " in output
+    assert main(["data", "agreement", str(path), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["verdict"]["raters"] == ["eve"]
+    assert figures["verdict"]["items"][0] == "pair 1"
+    assert {one["rater"] for one in figures["weighted_kappa"]} == {"ann", "bob", "cyd", "eve"}
+
+
+def test_votes_that_compare_nothing_are_judged_without_names(tmp_path, capsys):
+    path = tmp_path / "votes.jsonl"
+    rows = [{"id": n, "votes": {"ann": "red", "bob": ["red", "blue", "green"][n % 3]}} for n in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["data", "agreement", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "(kappa with all others together, no weights)" in output
+    assert "items they differ on" in output
+    assert "Talk first" not in output
+
+
+@pytest.mark.parametrize("command", ["show", "doctor"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question_id": 1, "model_a": "x", "model_b": "y", "judge": "ann", "turn": 1, "winner": "model_a"},
+        {"id": 1, "article": "t", "system": "s", "summary": "u", "votes": {"ann": "yes"}},
+        {"token": "good", "mean": 1.9, "std": 0.9, "ratings": [2, 1, 3]},
+        {"id": 1, "judge": "llm", "verdict": "a", "verdict_swapped": "b"},
+    ],
+)
+def test_a_file_of_nothing_but_votes_is_sent_to_the_command_that_reads_it(tmp_path, capsys, command, row):
+    path = tmp_path / "votes.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert main(["data", command, str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "keel data agreement" in error
+    assert "keel data judges" in error
+    assert "question, response: answer" not in error
 
 
 def test_a_wrong_preset_or_column_is_named(votes_file, capsys):

@@ -134,7 +134,7 @@ def test_data_show_counts_what_it_dropped(tmp_path, capsys):
     path.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
     assert main(["data", "show", str(path)]) == 0
     output, error = capsys.readouterr()
-    assert ": 1 comparisons" in output
+    assert ": 1 comparison\n" in output
     assert "dropped" in output
     assert "line 2" in output
     assert error.count("\n") == 1  # the next step; what was dropped is said once
@@ -147,9 +147,9 @@ def test_data_show_takes_a_format_and_columns(tmp_path, capsys):
     assert "no known format has the columns question, answer" in capsys.readouterr().err
     columns = ["--column", "prompt=question", "--column", "response=answer"]
     assert main(["data", "show", str(path), *columns]) == 0
-    assert "1 demonstrations" in capsys.readouterr().out
+    assert "1 demonstration\n" in capsys.readouterr().out
     assert main(["data", "show", str(path), *columns, "--format", "prompt_only"]) == 0
-    assert "1 prompts" in capsys.readouterr().out
+    assert "1 prompt\n" in capsys.readouterr().out
     assert main(["data", "show", str(path), "--column", "question"]) == 2
     assert "write keel's name, =, the file's own" in capsys.readouterr().err
     assert main(["data", "show", str(path), "--format", "promt_only"]) == 2

@@ -166,6 +166,22 @@ def test_agreement_message_carries_all_figures():
     assert "50 items" in verdict.remedy
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "level", "words"),
+    [
+        (0.68, -0.29, 1.0, "watch", "too few items to say, the interval spans both 0.40 and 0.60"),
+        (0.5, 0.3, 0.7, "watch", "too few items to say"),
+        (0.3, -0.2, 0.8, "stop", "too few items to say whether all of it is noise"),
+        (0.68, 0.45, 0.9, "ok", "at or above 0.60"),
+        (0.5, 0.3, 0.59, "watch", "usable, not yet good"),
+    ],
+)
+def test_an_interval_over_both_lines_says_too_few_items(value, low, high, level, words):
+    verdict = agreement_gate(value, low, high, num_items=5)
+    assert verdict.level == level
+    assert words in verdict.message
+
+
 @pytest.mark.parametrize("value", [None, nan])
 def test_undefined_agreement_is_neither_ok_nor_blocked(value):
     verdict = agreement_gate(value)

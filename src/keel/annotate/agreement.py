@@ -5,7 +5,7 @@ together, Cohen's kappa with quadratic weights for one rater against the others,
 against a tie. The heat map shows Cohen's kappa of two raters without weights, as `keel data agreement` does.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from statistics import NormalDist, median
@@ -73,7 +73,7 @@ class RaterEffect:
     num_votes: int
     """On items that others judged too."""
     kappa: Estimate
-    """With the others."""
+    """With the others, quadratic weights."""
     alpha_without: float
     """Alpha of the others alone; nan where fewer than two are left."""
     named: bool
@@ -136,14 +136,6 @@ def disputed_items(ballots: Sequence[Ballot], limit: int | None = None) -> list[
     return [DisputedItem(table.item_ids[at], float(shares[at]), tuple(voices[table.item_ids[at]])) for at in chosen]
 
 
-def has_majority(choices: Sequence[Choice]) -> bool:
-    """Whether one answer has more than half of the votes that count (skips left out); both bad is a tie."""
-    codes = [
-        code for code in (Ballot(rater="", item_id=0, choice=choice).code for choice in choices) if code != MISSING
-    ]
-    return any(2 * codes.count(code) > len(codes) for code in set(codes))
-
-
 def kappa_with_others(table: Table, trusted: Collection[str] | None = None) -> list[Estimate]:
     """Each rater's kappa with all others, or those `trusted`; quadratic weights, every pair of votes on an item counts.
 
@@ -188,10 +180,17 @@ def rater_effects(ballots: Sequence[Ballot]) -> list[RaterEffect]:
     )
 
 
-def gate(ballots: Sequence[Ballot], *, override: str | None = None, thresholds: Thresholds = DEFAULT) -> Gate:
+def gate(
+    ballots: Sequence[Ballot],
+    *,
+    override: str | None = None,
+    thresholds: Thresholds = DEFAULT,
+    item_names: Mapping[int, str] | None = None,
+) -> Gate:
     """Below 0.4 stop, below 0.6 watch, else go; named are the raters and the items that lower it most.
 
-    `override` is the reason somebody gives for going on below the line; it stays in the verdict.
+    `override` is the reason somebody gives for going on below the line; it stays in the verdict. `item_names` are what
+    the verdict calls items, their numbers by default.
     """
     table = table_of(ballots)
     shared = len(table.raters) > 1 and bool(((table.votes != MISSING).sum(axis=1) > 1).any())
@@ -209,19 +208,12 @@ def gate(ballots: Sequence[Ballot], *, override: str | None = None, thresholds: 
     )
     effects, items = rater_effects(ballots), disputed_items(ballots, NAMED_ITEMS)
     if verdict.level != "ok":
-        verdict = replace(verdict, remedy=f"{_names(effects, items, alpha.value)} {verdict.remedy}".strip())
+        verdict = replace(
+            verdict, remedy=f"{_names(effects, items, alpha.value, item_names or {})} {verdict.remedy}".strip()
+        )
     if override is not None and verdict.level == "stop":
         verdict = _overridden(verdict, override)
     return Gate(verdict, report, tuple(effects), tuple(items), override or "")
-
-
-def require(checked: Gate) -> None:
-    """GateError where the gate stops."""
-    if not checked.passed:
-        raise GateError(
-            f"{checked.verdict.message} What is trained on it would be confidently wrong. {checked.verdict.remedy} To "
-            "go on all the same, give a reason; it is recorded with what comes of it."
-        )
 
 
 def _overridden(verdict: Verdict, reason: str) -> Verdict:
@@ -231,18 +223,20 @@ def _overridden(verdict: Verdict, reason: str) -> Verdict:
     return replace(verdict, level="watch", message=message, figures={**verdict.figures, "override": reason.strip()})
 
 
-def _names(effects: Sequence[RaterEffect], items: Sequence[DisputedItem], alpha: float) -> str:
+def _names(
+    effects: Sequence[RaterEffect], items: Sequence[DisputedItem], alpha: float, item_names: Mapping[int, str]
+) -> str:
     named = [effect for effect in effects if effect.named]
     sentences = []
     if named:
         told = ", ".join(f"{e.rater} (kappa {e.kappa.value:.2f}; {e.alpha_without:.2f} without them)" for e in named)
         sentences.append(f"Talk first to {told}, all together {alpha:.2f}.")
-    elif len(effects) > 2:
+    elif sum(effect.num_votes >= MIN_PAIRS for effect in effects) > 2:
         sentences.append("No single rater stands out: the question or the guide divides them.")
     if items:
         share = sum(item.contribution for item in items)
-        numbers = ", ".join(str(item.item_id) for item in items)
-        sentences.append(f"Items {numbers} carry {share:.0%} of the disagreement.")
+        called = ", ".join(item_names.get(item.item_id, str(item.item_id)) for item in items)
+        sentences.append(f"Items {called} carry {share:.0%} of the disagreement.")
     return " ".join(sentences)
 
 

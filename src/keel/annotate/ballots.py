@@ -98,6 +98,15 @@ def ballots_in(comparisons: Sequence[Comparison]) -> list[Ballot]:
     ]
 
 
+def ballots_cast(votes: Ints, raters: Sequence[str]) -> list[Ballot]:
+    """The votes of a table [items, raters] of codes for a, tie, b (-1 no vote); rows from 0 are the item numbers."""
+    choices: tuple[Choice, ...] = ("a", "tie", "b")
+    return [
+        Ballot(rater=raters[column], item_id=row, choice=choices[votes[row, column]])
+        for row, column in np.argwhere(votes != MISSING).tolist()
+    ]
+
+
 def table_of(ballots: Iterable[Ballot], purposes: Collection[Purpose] = BLIND) -> Table:
     """Votes by item and rater, both in order of number and name; the last of several by a rater on an item counts."""
     cast = {(ballot.item_id, ballot.rater): ballot.code for ballot in ballots if ballot.purpose in purposes}

@@ -4,12 +4,11 @@ A card names at most one thing, the gravest: somebody who does not read at all i
 Chances of error by simulation are in docs/raters.md.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from keel.annotate.consensus import CODES
 from keel.data.records import Choice
 from keel.monitor.verdict import Verdict
 from keel.stats.agreement import MISSING
-from keel.stats.drift import Steadiness, steadiness
+from keel.stats.drift import Change, Slope, Steadiness, steadiness
 from keel.stats.intervals import Estimate, wilson
 from keel.stats.raters import PositionBias, SelfAgreement, position_bias, self_agreement
 
@@ -40,6 +39,8 @@ Habit = Literal[
 """What a card names, the gravest first; at the end nothing at all, and too little to say."""
 NOT_USABLE: tuple[Habit, ...] = ("one_side", "one_answer", "contrary", "random")
 """Habits whose votes hold nothing to learn from; the last two until they are explained."""
+
+Fall = TypeVar("Fall", Change, Slope)
 
 MIN_VOTES = 30
 WORDS_PER_S = 15.0
@@ -130,17 +131,6 @@ def rater_cards(
             trusted = set(by_rater)
     rank = {habit: at for at, habit in enumerate(get_args(Habit))}
     return sorted(cards, key=lambda card: (rank[card.habit], card.rater))
-
-
-def gold_answers(ballots: Iterable[Ballot], gold: Mapping[int, Choice]) -> dict[str, Estimate]:
-    """Share of golden items that each rater answered as the seniors did, with Wilson's interval; skips do not count."""
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for ballot in ballots:
-        if (known := _gold_correct(ballot, gold)) is not None:
-            asked[ballot.rater] += 1
-            right[ballot.rater] += known
-    return {rater: Estimate(right[rater] / n, *wilson(right[rater], n)) for rater, n in asked.items()}
 
 
 def rater_weights(cards: Iterable[RaterCard], weights: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -268,8 +258,7 @@ def _habit(card: RaterCard, usual_kappa: float, num_votes: int) -> tuple[Habit, 
 def _drift(steady: Steadiness) -> Verdict:
     if not steady.drifted:
         return Verdict("ok", "rater_drift", "No lasting change in answers.")
-    change = min((c for c in (steady.gold, steady.agreement) if c.fell), key=lambda c: c.p_value)
-    what = "Right answers to golden items" if change is steady.gold else "Agreement with the others"
+    what, change = _clearest(steady.gold, steady.agreement)
     return Verdict(
         "watch",
         "rater_drift",
@@ -282,8 +271,7 @@ def _drift(steady: Steadiness) -> Verdict:
 def _fatigue(steady: Steadiness) -> Verdict:
     if not steady.tired:
         return Verdict("ok", "rater_fatigue", "No fall along a sitting.")
-    slope = min((s for s in (steady.gold_fatigue, steady.agreement_fatigue) if s.fell), key=lambda s: s.p_value)
-    what = "Right answers to golden items" if slope is steady.gold_fatigue else "Agreement with the others"
+    what, slope = _clearest(steady.gold_fatigue, steady.agreement_fatigue)
     return Verdict(
         "watch",
         "rater_fatigue",
@@ -291,6 +279,13 @@ def _fatigue(steady: Steadiness) -> Verdict:
         {"start": slope.start, "end": slope.end, "p_value": slope.p_value},
         "suggest shorter sittings.",
     )
+
+
+def _clearest(gold: Fall, agreement: Fall) -> tuple[str, Fall]:
+    """What fell, in words, and how; of two that fell the one that chance explains less."""
+    if gold.fell and not (agreement.fell and agreement.p_value < gold.p_value):
+        return "Right answers to golden items", gold
+    return "Agreement with the others", agreement
 
 
 def _repeats(votes: Sequence[Ballot]) -> SelfAgreement:

@@ -7,6 +7,7 @@ from keel.core.errors import DataError
 from keel.data.dialect import Dialect
 from keel.data.dialects import DIALECTS
 from keel.data.rows import Values
+from keel.data.vote_layouts import Layout, find_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,33 @@ def _no_format(records: Sequence[Values]) -> str:
     columns = list(dict.fromkeys(name for values in records for name in values))
     lacking = sorted(((len(set(d.columns) - set(columns)), d) for d in DIALECTS), key=lambda pair: pair[0])
     near = [d for missing, d in lacking if missing == lacking[0][0] and len(d.columns) > missing][:3]
+    found = f"no known format has the columns {', '.join(columns) or '(none)'}."
+    votes = _votes(records)
+    as_votes = f" {_as_votes(votes)}" if votes else ""
+    if votes and votes.name:
+        return f"{found}{as_votes}"
     hints = [f"{d.name} ({_lack(d, columns)})" for d in near]
     nearest = f" Nearest: {'; '.join(hints)}." if hints else ""
     return (
-        f"no known format has the columns {', '.join(columns) or '(none)'}.{nearest} Name the columns that hold what "
-        "keel needs, for example columns: {prompt: question, response: answer}."
+        f"{found}{as_votes}{nearest} Name the columns that hold what keel needs, for example columns: {{prompt: "
+        "question, response: answer}."
     )
+
+
+def _as_votes(layout: Layout) -> str:
+    why = layout.why.partition(":")[0].partition(";")[0]
+    return (
+        f"They look like votes ({why}), which are measured rather than read: people's with keel data agreement, those "
+        "of AI judges with keel data judges."
+    )
+
+
+def _votes(records: Sequence[Values]) -> Layout | None:
+    """How the records hold votes; None where they do not."""
+    try:
+        return find_layout(records[0], "", records)
+    except DataError:
+        return None
 
 
 def _lack(dialect: Dialect, columns: Sequence[str]) -> str:

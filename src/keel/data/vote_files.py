@@ -85,7 +85,7 @@ def _table(path: str, layout: Layout, how: Reading, cast: Cast, out: LeftOut) ->
                 continue
         latest[key] = (cast.times[n], code)
     if not latest:
-        raise DataError(f"{path}: no vote could be read. {' '.join(out.sentences())}".rstrip())
+        raise DataError(f"{path}: no vote could be read{': ' + '; '.join(out.sentences()) if out.counts else ''}.")
     votes = np.full((len(items), len(raters)), MISSING, dtype=np.int64)
     cells = np.array(list(latest), dtype=np.int64)
     votes[cells[:, 0], cells[:, 1]] = [code for _, code in latest.values()]

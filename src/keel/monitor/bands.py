@@ -231,7 +231,7 @@ def agreement_gate(
     thresholds: Thresholds = DEFAULT,
 ) -> Verdict:
     """Whether raters agree enough to train on what they said; `value` is a chance-corrected measure, None or nan where
-    it is undefined.
+    it is undefined. Where the interval spans both lines it is never ok: any verdict could be the right one.
     """
     block, scale = thresholds.agreement_block, thresholds.agreement_scale
     figures: dict[str, Figure] = {"agreement": value, "agreement_low": low, "agreement_high": high, "measure": measure}
@@ -251,8 +251,14 @@ def agreement_gate(
         "Show all raters the same 50 items, discuss where they differ, sharpen the guide, and measure again before "
         "collecting more."
     )
+    unsure = low is not None and high is not None and low < block and high >= scale
     if value < block:
-        return Verdict("stop", "agreement", f"{found}, below {block:.2f}: mostly noise.", figures, calibrate)
+        reading = "too few items to say whether all of it is noise" if unsure else "mostly noise"
+        return Verdict("stop", "agreement", f"{found}, below {block:.2f}: {reading}.", figures, calibrate)
+    if unsure:
+        text = f"{found}: too few items to say, the interval spans both {block:.2f} and {scale:.2f}."
+        more = "Let two or more raters judge more of the same items, 50 at least, and measure again."
+        return Verdict("watch", "agreement", text, figures, more)
     if value < scale:
         text = f"{found}, between {block:.2f} and {scale:.2f}: usable, not yet good."
         return Verdict("watch", "agreement", text, figures, calibrate)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from keel.cli.render import clipped, columns, next_step, out
@@ -10,6 +11,8 @@ from keel.cli.render import clipped, columns, next_step, out
 MOST_SHOWN = 20
 """Raters that are listed; `--json` has all of them."""
 MOST_ITEMS, ITEM_WIDTH = 5, 60
+COMPARES = ("a", "tie", "b")
+"""What votes on pairs say; only these are judged as training judges them, by `annotate.agreement.gate`."""
 
 
 def add(actions: Any) -> None:
@@ -66,13 +69,18 @@ def _reading(arguments: argparse.Namespace) -> Any:
 def agreement(arguments: argparse.Namespace) -> None:
     """Print how far the raters of a file agree."""
     from keel.data.vote_files import read_votes
-    from keel.data.vote_report import vote_report
-    from keel.monitor.bands import agreement_gate
+    from keel.data.vote_report import flat, plain, vote_report
+    from keel.stats.intervals import Estimate
 
     file = read_votes(arguments.file, _reading(arguments))
     report = vote_report(file, arguments.level)
+    verdict, gated, effects, named_items = _judged(file, report)
     if arguments.json:
-        out(json.dumps(report.to_dict(), indent=2))
+        named = [effect.rater for effect in effects if effect.named]
+        told = {"level": verdict.level, "message": verdict.message, "remedy": verdict.remedy}
+        weighted = [{"rater": effect.rater} | flat("kappa", effect.kappa) for effect in effects]
+        figures = {"verdict": told | {"raters": named, "items": named_items}, "weighted_kappa": weighted}
+        out(json.dumps(report.to_dict() | plain(figures), indent=2))
         return
     found = report.agreement
     out(
@@ -84,8 +92,6 @@ def agreement(arguments: argparse.Namespace) -> None:
         out(f"  {line}")
     measures = [("agreement", found.agreement), (found.kappa_name, found.kappa)]
     measures.append((f"Krippendorff's alpha ({found.level})", found.alpha))
-    compares = file.categories == ("a", "tie", "b")
-    gated = report.ordinal if report.ordinal and compares else found.alpha
     if gated is not found.alpha and found.level == "nominal":
         measures.append(("Krippendorff's alpha (ordinal)", gated))
     if report.repeats:
@@ -94,35 +100,57 @@ def agreement(arguments: argparse.Namespace) -> None:
     out(columns([[name, _three(estimate)] for name, estimate in measures]))
     if report.position:
         out(f"  {_position(report.position)}")
-    out("\nraters, least agreeing first")
+    weights = "quadratic" if effects else "no"
+    out(f"\nraters, least agreeing first (kappa with all others together, {weights} weights)")
     skill = dict(zip(file.raters, report.skill.reliability.tolist(), strict=True))
-    raters = sorted(found.raters, key=lambda rater: (math.isnan(rater.kappa), rater.kappa))
+    kappas = {effect.rater: effect.kappa for effect in effects}
+    kappas = kappas or {rater.rater: Estimate(rater.kappa, math.nan, math.nan) for rater in found.raters}
+    raters = sorted(found.raters, key=lambda r: (math.isnan(kappas[r.rater].value), kappas[r.rater].value))
     rows = []
     for rater in raters[:MOST_SHOWN]:
-        cells = [rater.rater, f"{rater.num_votes} votes", _kappa(rater)]
+        cells = [rater.rater, f"{rater.num_votes} votes", _kappa(rater, kappas[rater.rater])]
         side = report.position_by_rater.get(rater.rater)
         notable = f"; {_side(side)}" if side and side.found and side.p_value < 0.01 else ""
         rows.append([*cells, f"probably right {skill[rater.rater]:.0%}{notable}"])
     out(columns(rows))
     if len(raters) > MOST_SHOWN:
         out(f"  and {len(raters) - MOST_SHOWN} more (--json)")
-    if report.disputed:
+    if report.disputed and not named_items:
         some = ", ".join(clipped(item, ITEM_WIDTH) for item in report.disputed[:MOST_ITEMS])
         more = f" and {len(report.disputed) - MOST_ITEMS} more" if len(report.disputed) > MOST_ITEMS else ""
         out(f"\nitems they differ on, most disputed first: {some}{more}")
-    verdict = agreement_gate(
-        gated.value,
-        gated.low,
-        gated.high,
-        num_items=found.num_shared_items,
-        num_raters=found.num_raters,
-    )
     level = "At the ordinal level, as training looks at it: " if gated is not found.alpha else ""
     out(f"\n{level}{verdict.message} {verdict.remedy}".rstrip())
-    if file.layout.kind == "votes" and compares and verdict.level != "stop":
+    if file.layout.kind == "votes" and file.categories == COMPARES and verdict.level != "stop":
         next_step(f"name it in a recipe, under data: comparisons: {{path: {arguments.file}}}")
     else:
         next_step(f"keel data agreement {arguments.file} --json has every rater and every pair of raters")
+
+
+def _judged(file: Any, report: Any) -> tuple[Any, Any, Sequence[Any], list[str]]:
+    """The verdict, the alpha it rests on, what each rater does to agreement, and the items that carry disagreement.
+
+    The last two are empty where the votes do not compare two answers; the items also where the verdict is ok.
+    """
+    from keel.annotate.agreement import gate
+    from keel.annotate.ballots import ballots_cast
+    from keel.monitor.bands import agreement_gate
+
+    if file.categories == COMPARES:
+        names = {row: clipped(item, ITEM_WIDTH) for row, item in enumerate(file.items)}
+        checked = gate(ballots_cast(file.votes, file.raters), item_names=names)
+        carrying = [file.items[item.item_id] for item in checked.items] if checked.verdict.level != "ok" else []
+        return checked.verdict, report.ordinal, checked.raters, carrying
+    found = report.agreement
+    alpha = found.alpha
+    return (
+        agreement_gate(
+            alpha.value, alpha.low, alpha.high, num_items=found.num_shared_items, num_raters=found.num_raters
+        ),
+        alpha,
+        (),
+        [],
+    )
 
 
 def judges(arguments: argparse.Namespace) -> None:
@@ -198,7 +226,8 @@ def _side(bias: Any) -> str:
     return f"favours the {'first' if bias.log_odds.value > 0 else 'second'} answer ({_percent(bias.share.value)} first)"
 
 
-def _kappa(rater: Any) -> str:
-    if math.isnan(rater.kappa):
+def _kappa(rater: Any, kappa: Any) -> str:
+    if math.isnan(kappa.value):
         return "no kappa: " + ("all shared votes say the same" if rater.num_pairs else "no shared items")
-    return f"kappa with the others {rater.kappa:.2f}"
+    interval = "" if math.isnan(kappa.low) else f" ({kappa.low:.2f} to {kappa.high:.2f})"
+    return f"kappa {kappa.value:.2f}{interval}"

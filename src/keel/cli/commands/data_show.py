@@ -23,6 +23,7 @@ def add(actions: Any) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Print what was detected and why, counts, what was dropped, three examples."""
+    from keel.data.doctor.finding import counted
     from keel.data.formats import dialect_of, read
 
     config = source(arguments)
@@ -31,7 +32,7 @@ def show(arguments: argparse.Namespace) -> None:
         reading = read(config, kinds[0])
     records = reading.records
     also = [kind for kind in kinds if kind in SECTIONS]
-    out(f"{reading.path}: {len(records)} {kinds[0]}")
+    out(f"{reading.path}: {counted(len(records), kinds[0].removesuffix('s'))}")
     facts = [["format", f"{reading.format} ({reading.why})"], ["usable as", ", ".join(kinds)]]
     facts += [[name, value] for name, value in _facts(records, config.holdout).items()]
     for reason, count in reading.dropped.items():

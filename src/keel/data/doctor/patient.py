@@ -9,6 +9,7 @@ import numpy as np
 
 from keel.core.errors import DataError
 from keel.core.progress import Progress, Silent
+from keel.data.doctor.finding import counted
 from keel.data.formats import DataConfig, open_rows
 from keel.data.records import (
     Comparison,
@@ -184,7 +185,7 @@ def open_patient(config: DataConfig, against: Sequence[Patient] = (), progress: 
     if not entries:
         first = f" The first: {refused[0].source}: {refused[0].fault}" if refused else ""
         raise DataError(f"{config.path} holds no record that can be read.{first}")
-    progress.finish(f"{len(entries):,} {kind}")
+    progress.finish(counted(len(entries), kind.removesuffix("s")))
     return Patient(
         name=config.path,
         entries=entries,
