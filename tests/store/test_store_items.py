@@ -171,6 +171,27 @@ def test_who_joins_after_calibration_judges_the_round_that_was_passed_first(stor
     assert {vote.purpose for vote in votes} == {"calibration"}
 
 
+def test_who_has_not_passed_calibration_judges_nothing_else_unless_they_are_senior(store):
+    demo = calibrating(store, items=6, golden_share=0.5)
+    with store.writing() as tx:
+        careful = demo.raters[0]
+        for name in ("New", "Senior"):
+            user = tx.people.create_user(name, now=demo.now)
+            tx.people.join(demo.project.id, user.id, "senior" if name == "Senior" else "rater", now=demo.now)
+        new, senior = tx.people.user_by_name("New"), tx.people.user_by_name("Senior")
+    for rater in (new, careful):
+        for _ in range(2):
+            demo.vote(rater)
+    with store.writing() as tx:
+        tx.rounds.close(demo.round.id, {}, True, now=demo.now, unlocked=[careful.id])
+        tx.projects.set_state(demo.project.id, "open")
+    assert demo.lease(new) is None  # has judged the round, and was not let in
+    assert demo.lease(careful).purpose == demo.lease(senior).purpose == "judge"
+    with store.writing() as tx:
+        tx.people.unlock(demo.project.id, [new.id], 1)
+    assert demo.lease(new).purpose == "judge"
+
+
 def test_a_reason_is_asked_for_where_the_project_says_so(store):
     demo = calibrating(store, rationale="required_on_calibration")
     lease = demo.lease(demo.raters[0])

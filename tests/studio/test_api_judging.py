@@ -185,7 +185,13 @@ def test_newcomers_are_locked_until_they_agree_with_those_who_passed(tmp_path):
         user = tx.people.create_user("late", now=1.0)
         tx.people.join(studio.project.id, user.id, "rater", now=1.0)
         studio._token(tx, "late", user.id)
-    late = studio.person("late")
+        sloppy = tx.people.create_user("sloppy", now=1.0)
+        tx.people.join(studio.project.id, sloppy.id, "rater", now=1.0)
+        studio._token(tx, "sloppy", sloppy.id)
+    sloppy, late = studio.person("sloppy"), studio.person("late")
+    one_way(sloppy, flip=True)
+    offer = sloppy.ask("POST", "/projects/p/next", {})
+    assert (offer["task"], offer["progress"]["left"], "calibration" in offer["message"]) == (None, 0, True)
     one_way(late)
     assert late.ask("GET", "/projects/p")["unlocked_round"] == 1
     assert late.ask("POST", "/projects/p/next", {})["task"]["purpose"] == "judge"

@@ -126,11 +126,13 @@ GIVEN = select(
 
 
 def gather(tx: "Transaction", project: Project, member: Membership, held: Sequence[Lease], now: float) -> Candidates:
-    """The candidates for one rater; only those that the state of the project allows."""
+    """The candidates for one rater; only those that the state of the project allows, and none but a round's for one who
+    has not passed it.
+    """
     key = {"project": project.id, "user": member.user_id}
-    is_open = project.state == "open"
     row = tx.rows(GIVEN, key)[0]
     current = _round(tx, project, member)
+    is_open = project.state == "open" and current is None
     senior = member.role in {"senior", "lead"} and project.settings.adjudicate
     return Candidates(
         project=project,
@@ -226,10 +228,10 @@ def _calibration(tx: "Transaction", current: Round, member: Membership) -> tuple
 
 
 def _round(tx: "Transaction", project: Project, member: Membership) -> Round | None:
-    """The round that this rater has to judge, if any."""
+    """The round that this rater has to pass, if any; seniors and leads say what is right and pass none."""
     if project.state == "calibrating":
         return tx.rounds.current(project.id)
-    if project.state == "open" and member.unlocked_round is None:
+    if project.state == "open" and member.unlocked_round is None and member.role == "rater":
         return tx.rounds.newest_passed(project.id)
     return None
 

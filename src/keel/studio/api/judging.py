@@ -24,6 +24,7 @@ from keel.studio.shown import Texts
 from keel.studio.writer import Writer
 
 router = APIRouter(tags=["judging"])
+LOCKED = "You have judged the calibration round. The lead looks at it with you before you go on."
 
 
 class TaskWish(Model):
@@ -59,6 +60,8 @@ class Offer(Model):
     tasks: list[Task]
     progress: RaterProgressShown
     state: State
+    message: str | None = None
+    """Why nothing waits, where the state of the project does not say it."""
 
 
 class Ballot(Model):
@@ -110,9 +113,11 @@ def next_tasks(
     me, recent = (visit.of.id, visit.user.id), request.app.state.progress
     leases, progress = writer_of(request).run(visit.of.id, work)
     tasks = _tasks(request, store, visit, leases)
-    if not tasks:  # what is left waits for others
-        progress = progress.model_copy(update={"left": 0})
-    return Offer(task=tasks[0] if tasks else None, tasks=tasks, progress=progress, state=visit.of.state)
+    if tasks:
+        return Offer(task=tasks[0], tasks=tasks, progress=progress, state=visit.of.state)
+    progress = progress.model_copy(update={"left": 0})  # what is left waits for others
+    message = LOCKED if _is_locked(store, visit) else None
+    return Offer(task=None, tasks=[], progress=progress, state=visit.of.state, message=message)
 
 
 @router.post("/projects/{p}/judgments")
@@ -174,6 +179,14 @@ def release(store: OpenStore, visit: Permitted, p: ProjectPath, given: ReleaseWi
             tx.work.release(lease.id, visit.user.id, now)
         audited(tx, visit, "release", f"{1 if wanted is not None else len(held)} leases")
     return Done()
+
+
+def _is_locked(store: Store, visit: Visit) -> bool:
+    """Whether others passed calibration and this rater has not."""
+    if visit.of.state != "open" or visit.member.role != "rater" or visit.member.unlocked_round is not None:
+        return False
+    with store.reading() as tx:
+        return tx.rounds.newest_passed(visit.of.id) is not None
 
 
 def _handed_out(tx: Transaction, visit: Visit, ahead: int, now: float) -> list[Lease]:

@@ -145,7 +145,8 @@ def end_round(
 def unlock_newcomer(tx: Transaction, visit: Visit, round_id: int) -> None:
     """Let a rater who joined late judge, once the items of a passed round are done and agree with the others'."""
     passed = tx.rounds.get(round_id)
-    if passed.state != "passed" or tx.rounds.num_judged(round_id, visit.user.id) < len(passed.item_ids):
+    waiting = sum(item.removed is None for item in tx.items.many(passed.item_ids))
+    if passed.state != "passed" or tx.rounds.num_judged(round_id, visit.user.id) < waiting:
         return
     ballots = all_ballots(tx, visit.of.id, ("calibration",))
     unlocked = [m.pseudonym for m in _members(tx, visit) if m.unlocked_round is not None]
