@@ -58,23 +58,27 @@ def collect(
     swapped. `labels` None is what the project's settings say. Low agreement is told, not refused: training refuses it.
     """
     now = store.clock()
-    with store.writing() as tx:
+    with store.reading() as tx:  # votes go on arriving while this is worked out
         project = project_of(tx, project_name)
-        return collected(tx, project, name, labels=labels, golden=golden, by=by, now=now, thresholds=thresholds)
+        content = content_of(tx, project, labels=labels, golden=golden, thresholds=thresholds)
+    with store.writing() as tx:
+        return collected(tx, project, name, content, by=by, now=now)
 
 
-def collected(
-    tx: Transaction,
-    project: Project,
-    name: str | None,
-    *,
-    labels: Method | None,
-    golden: bool,
-    by: int | None,
-    now: float,
-    thresholds: Thresholds = DEFAULT,
-) -> Collected:
-    """As `collect`, within a transaction; what is new is noted in the audit log."""
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the judgments of a project come to at one moment."""
+
+    records: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any]
+    figures: dict[str, Any]
+    gate: Gate
+
+
+def content_of(
+    tx: Transaction, project: Project, *, labels: Method | None, golden: bool, thresholds: Thresholds = DEFAULT
+) -> Content:
+    """What `collect` is to freeze; only reads."""
     method: Method = labels or project.settings.labels
     votes = Votes.of(tx, project).weighed_for(method, tx, project)
     checked = gate(votes.ballots, thresholds=thresholds)
@@ -95,15 +99,24 @@ def collected(
         manifest["gate"] = {**told, "raters": list(checked.responsible)}
         if method == "weighted":
             manifest["weights"] = dict(sorted(votes.weights.items()))
+    return Content(records=records, manifest=manifest, figures=figures, gate=checked)
+
+
+def collected(
+    tx: Transaction, project: Project, name: str | None, content: Content, *, by: int | None, now: float
+) -> Collected:
+    """Freeze it; what is new is noted in the audit log."""
+    golden = content.manifest["kind"] == "golden"
     before = {snapshot.id for snapshot in tx.snapshots.all(project.id)}
-    snapshot = freeze(tx, project, name or ("golden" if golden else "votes"), name is None, by, records, manifest, now)
+    stem = name or ("golden" if golden else "votes")
+    snapshot = freeze(tx, project, stem, name is None, by, content.records, content.manifest, now)
     fresh = snapshot.id not in before
     if fresh:
-        details = {"hash": snapshot.content_hash, "records": snapshot.records, "agreement": checked.verdict.level}
+        details = {"hash": snapshot.content_hash, "records": snapshot.records, "agreement": content.gate.verdict.level}
         tx.audit.add(
             "freeze snapshot", at=now, user_id=by, project_id=project.id, target=snapshot.name, details=details
         )
-    return Collected(snapshot=snapshot, fresh=fresh, figures=figures, gate=checked)
+    return Collected(snapshot=snapshot, fresh=fresh, figures=content.figures, gate=content.gate)
 
 
 def freeze(

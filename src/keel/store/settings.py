@@ -39,5 +39,5 @@ class ProjectSettings(Config):
     """Whether seniors are given the pairs without a majority to settle."""
     labels: Method = "share"
     """How votes become a preference when they are frozen, unless the one who freezes them says otherwise."""
-    usd_per_judgment: float = Field(0.10, ge=0)
+    usd_per_judgment: float = Field(0.10, ge=0, le=10_000)
     """Pay for one judgment, in US dollars; for the forecast only."""

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from keel.annotate.freeze import golden_records
 from keel.data.records import Method
 from keel.monitor.verdict import Verdict
-from keel.stages.collect import collected, records_now
+from keel.stages.collect import collected, content_of, records_now
 from keel.store.rows import Snapshot
 from keel.store.store import Store
 from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
@@ -56,9 +56,10 @@ def snapshots(store: OpenStore, visit: Permitted, p: ProjectPath) -> list[Snapsh
 @router.post("/projects/{p}/snapshots", status_code=201)
 def freeze(store: OpenStore, visit: Permitted, p: ProjectPath, given: SnapshotWish) -> SnapshotShown:
     """Freeze what the votes come to. The same content is the same snapshot, whatever its name."""
+    with store.reading() as tx:  # votes go on arriving while this is worked out
+        content = content_of(tx, visit.of, labels=given.labels, golden=given.kind == "golden")
     with store.writing() as tx:
-        golden, by, now = given.kind == "golden", visit.user.id, time.time()
-        made = collected(tx, visit.of, given.name, labels=given.labels, golden=golden, by=by, now=now)
+        made = collected(tx, visit.of, given.name, content, by=visit.user.id, now=time.time())
     return _shown(made.snapshot)
 
 
