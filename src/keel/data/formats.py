@@ -118,7 +118,8 @@ class Reading(Generic[R]):
     examples: dict[str, str] = field(default_factory=dict)  # reason -> the first such record's message
 
     def __str__(self) -> str:
-        text = f"{self.path}: {len(self.records)} records, format {self.format} ({self.why})"
+        many = "1 record" if len(self.records) == 1 else f"{len(self.records)} records"
+        text = f"{self.path}: {many}, format {self.format} ({self.why})"
         reasons = ", ".join(f"{count} ({reason})" for reason, count in self.dropped.items())
         return f"{text}; dropped {reasons}" if reasons else text
 

@@ -129,7 +129,8 @@ def _chosen(raters: Sequence[str], layout: Layout, how: Reading, notes: list[str
     if left:
         num = sum(name not in counted for name in raters)
         hint = "" if how.raters else "; --raters '*' counts them"
-        notes.append(f"{num} votes of {_few(left)} are not counted{hint}")
+        many, are = ("1 vote", "is") if num == 1 else (f"{num} votes", "are")
+        notes.append(f"{many} of {_few(left)} {are} not counted{hint}")
     return [n for n, name in enumerate(raters) if name in counted]
 
 

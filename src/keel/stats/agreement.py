@@ -48,6 +48,7 @@ class RaterAgreement:
     num_pairs: int
     agreement: float
     kappa: float
+    """Without weights. Votes for a, tie or b are shown with `annotate.agreement.kappa_with_others`, which has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def judge_ai(arguments: argparse.Namespace) -> None:
         out(
             columns(
                 [
-                    ["kappa with the others", str(card.kappa)],
+                    ["kappa with the others (quadratic weights)", str(card.kappa)],
                     [f"right on golden items ({card.num_gold})", str(card.gold_accuracy)],
                     ["share for the answer shown first", str(card.position.share)],
                     [f"the same with sides swapped ({card.repeats.num_repeats})", str(card.repeats.agreement)],
