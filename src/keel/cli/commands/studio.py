@@ -1,6 +1,7 @@
 """`keel studio`: the web app for raters and leads, and what its administrator does from a terminal."""
 
 import argparse
+import contextlib
 import getpass
 import os
 import secrets
@@ -111,10 +112,9 @@ def serve(arguments: argparse.Namespace) -> None:
 
     with open_store(arguments) as store:
         say(f"Votes are kept in {store.place}")
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             run(store, settings, say=say, open_browser=arguments.open)
-        except KeyboardInterrupt:
-            note("\nThe studio has stopped. Every vote that was acknowledged is kept.")
+        note("\nThe studio has stopped. Every vote that was acknowledged is kept.")
 
 
 def make_demo(arguments: argparse.Namespace) -> None:
