@@ -20,6 +20,7 @@ from keel.cli.commands import (
     diagnose,
     judge,
     judge_ai,
+    prioritise,
     promote,
     run,
     sample,
@@ -50,7 +51,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for module in (
         *(demo, run, config, watch, judge, show, diagnose, promote),
-        *(data, studio, sample, judge_ai, collect, version),
+        *(data, studio, sample, judge_ai, collect, prioritise, version),
     ):
         module.add(commands)
     return top
