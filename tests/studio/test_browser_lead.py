@@ -185,6 +185,33 @@ def test_forms_work_without_javascript_and_refuse_a_foreign_token(desk, chrome):
         assert tx.projects.get(project.id).guide_version == 2
 
 
+def test_a_lead_revokes_a_link_and_unlocks_a_rater_with_a_reason_that_is_kept(desk, chrome):
+    grace, ann, project = desk.user("grace"), desk.user("ann"), desk.project(pairs=2)
+    desk.join(project, grace, "lead")
+    rater = desk.join(project, ann)
+    home = f"{desk.url}/p/{project.name}"
+    page = sign_in(chrome.new_context(), desk.url, "grace", f"/p/{project.name}/members")
+    page.on("dialog", lambda dialog: dialog.accept())
+    assert page.locator("#open-links").count() == 0
+    page.click("text=Make a link")
+    token = page.input_value("#link").rsplit("/", 1)[1]
+    assert page.locator("#open-links tbody tr").count() == 1
+    page.click("#open-links >> text=Revoke")
+    page.wait_for_selector("text=The link lets nobody in any more")
+    assert page.locator("#open-links").count() == 0
+    assert page.request.get(f"{desk.url}/api/v1/invites/{token}").status == 404
+
+    page.click("summary >> text=Unlock")
+    page.fill("[name=reason]", "Wrote the guide with us.")
+    page.click(f"text=Unlock {rater.pseudonym}")
+    page.wait_for_selector(f"text={rater.pseudonym} may judge")
+    assert "by a lead" in page.inner_text("table >> nth=0")
+    page.goto(f"{home}/audit")
+    assert "Wrote the guide with us." in page.inner_text("main")
+    with desk.store.reading() as tx:
+        assert tx.people.membership(project.id, ann.id).unlocked_round == 0
+
+
 def test_a_rater_sees_neither_figures_nor_others(desk, chrome):
     user, project = desk.user("ann"), desk.project(pairs=2)
     desk.join(project, user)

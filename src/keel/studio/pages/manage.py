@@ -62,7 +62,9 @@ async def members(request: Request, name: str) -> Response:
 async def members_page(request: Request, name: str, link: Any = None) -> Response:
     me, project = await opened(request, name, who=LEADS)
     found = await get(request, f"/projects/{name}/members")
-    return await shown(request, "members.html", {"project": project, "members": found, "link": link}, me=me)
+    invites = await get(request, f"/projects/{name}/invites")
+    context = {"project": project, "members": found, "link": link, "invites": invites}
+    return await shown(request, "members.html", context, me=me)
 
 
 def skills_in(text: str) -> list[str]:
@@ -89,6 +91,13 @@ async def restore_member(request: Request, name: str, pseudonym: str, csrf: Fiel
     return await act(request, "PATCH", path, {"active": True}, then=f"/p/{name}/members", told=told, csrf=csrf)
 
 
+@router.post("/p/{name}/members/{pseudonym}/unlock")
+async def unlock(request: Request, name: str, pseudonym: str, reason: Field, csrf: Field = "") -> Response:
+    path, told = f"/projects/{name}/members/{pseudonym}", f"{pseudonym} may judge; the reason is in the audit log."
+    body = {"unlock": reason.strip()}
+    return await act(request, "PATCH", path, body, then=f"/p/{name}/members", told=told, csrf=csrf)
+
+
 @router.post("/p/{name}/members/{pseudonym}/erase")
 async def erase(
     request: Request, name: str, pseudonym: str, user: Annotated[int, Form()], csrf: Field = ""
@@ -106,6 +115,12 @@ async def invite(
     body = {"role": role, "uses": int(uses), "skills": skills_in(skills)}
     reply = await call(request, "POST", f"/projects/{name}/invites", body, csrf=csrf)
     return await members_page(request, name, link=reply.checked())
+
+
+@router.post("/p/{name}/invites/{invite_id}/revoke")
+async def revoke_invite(request: Request, name: str, invite_id: int, csrf: Field = "") -> Response:
+    path, told = f"/projects/{name}/invites/{invite_id}", "The link lets nobody in any more; who came in by it stays."
+    return await act(request, "DELETE", path, then=f"/p/{name}/members", told=told, csrf=csrf)
 
 
 MOVES = {
