@@ -27,7 +27,7 @@ def test_every_error_class_is_on_the_page(name):
 
 
 def test_every_command_is_on_the_page():
-    commands = re.findall(r"^\| `keel ([a-z ]+?)(?: [A-Z]+)?` \|", PAGE, re.MULTILINE)
+    commands = re.findall(r"^\| `keel ([a-z -]+?)(?: [A-Z]+)?` \|", PAGE, re.MULTILINE)
 
     def walk(at: argparse.ArgumentParser, path: str) -> list[str]:
         below = [action for action in at._actions if isinstance(action, argparse._SubParsersAction)]
