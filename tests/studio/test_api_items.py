@@ -142,6 +142,22 @@ def test_a_dispute_is_settled_and_frozen_as_the_senior_decided(studio, tmp_path)
     assert "rater" in json.loads(history[0])
 
 
+def test_pairs_on_which_seniors_agree_are_offered_as_golden_until_they_are(studio):
+    ids = studio.add_items(pairs(3))
+    studio.add_member("other", "senior")
+    vote(studio.person("senior"), lambda text: "one" in text)
+    vote(studio.person("other"), lambda text: ("one" in text) != ("to 0." in text))
+    lead = studio.person("lead")
+    told = lead.ask("GET", "/projects/p/golden")
+    assert (told["golden"], told["answers"], told["verdict"]["level"]) == (0, {}, "warn")
+    assert {(one["item"], one["gold"], one["seniors"]) for one in told["candidates"]} == {(i, "a", 2) for i in ids[1:]}
+    assert len(lead.ask("GET", "/projects/p/golden?count=1")["candidates"]) == 1
+    lead.ask("PUT", f"/projects/p/items/{ids[1]}/gold", {"gold": "a"})
+    told = lead.ask("GET", "/projects/p/golden")
+    assert (told["golden"], told["answers"]) == (1, {"a": 1})
+    assert [one["item"] for one in told["candidates"]] == [ids[2]]
+
+
 def test_votes_on_which_nobody_agrees_are_frozen_with_the_verdict_as_by_keel_collect(studio):
     studio.add_items(pairs(40))
     studio.add_member("second")

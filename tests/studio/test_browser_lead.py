@@ -212,6 +212,26 @@ def test_a_lead_revokes_a_link_and_unlocks_a_rater_with_a_reason_that_is_kept(de
         assert tx.people.membership(project.id, ann.id).unlocked_round == 0
 
 
+def test_a_lead_makes_golden_what_two_seniors_agreed_on(desk, chrome):
+    project = desk.project(pairs=1, overlap=2)
+    for name, role in (("grace", "lead"), ("ann", "senior")):
+        desk.join(project, desk.user(name), role)
+        page = sign_in(chrome.new_context(), desk.url, name, f"/p/{project.name}/judge")
+        page.wait_for_selector(".answer")
+        a_left = page.inner_text(".answer[data-side=left] .prose").startswith("Answer a")
+        page.keyboard.press("1" if a_left else "2")
+        page.wait_for_selector(".over")
+    page = sign_in(chrome.new_context(), desk.url, "grace", f"/p/{project.name}/items")
+    assert "There are 0 golden items" in page.inner_text("#golden")
+    assert "Answer a of 0." in page.inner_text("#golden tbody")
+    page.click("text=Make golden")
+    page.wait_for_selector("text=The known answer is set.")
+    assert page.locator("#golden tbody").count() == 0
+    with desk.store.reading() as tx:
+        (item,) = tx.items.each(project.id, "golden")
+    assert item.gold == "a"
+
+
 def test_a_rater_sees_neither_figures_nor_others(desk, chrome):
     user, project = desk.user("ann"), desk.project(pairs=2)
     desk.join(project, user)

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from keel.studio.api.access import SENIORS
 from keel.studio.pages.inside import PageError, PageRoute, act, call, get, onward
+from keel.studio.pages.project import maybe
 from keel.studio.pages.render import plural
 from keel.studio.pages.shell import opened, shown
 
@@ -36,6 +37,7 @@ async def items(
         "filtered": any(query.values()),
         "opened": item,
         "page": paged(found, f"/p/{name}/items", query),
+        "golden": await maybe(request, f"/projects/{name}/golden", None),
     }
     return await shown(request, "items.html", context, me=me)
 
