@@ -71,7 +71,7 @@ def test_a_record_holds_the_votes_their_sides_and_where_the_answers_come_from(st
     assert manifest["guide_version"] == 1
     assert {rater["rater"] for rater in manifest["raters"]} == set(names.values())
     assert manifest["content"] == {"sft@abababababab": 12, "big": 12}
-    assert "ann" not in json.dumps([dict(manifest), records]), "people stand under their pseudonyms"
+    assert '"ann"' not in json.dumps([dict(manifest), records]), "people stand under their pseudonyms"
 
 
 @pytest.mark.parametrize("labels", ["share", "majority", "weighted", "dawid_skene"])
