@@ -28,7 +28,9 @@ from keel.stages.encode import encode_prompts, fitting
 from keel.stages.labels import Pair, texts
 from keel.stages.pipeline import run
 from keel.stages.policy import PolicyFiles, read_tokenizer
-from keel.stages.recipe import DataSection, Recipe, RLConfig
+from keel.stages.recipe import Recipe
+from keel.stages.sections.data import DataSection
+from keel.stages.sections.rl import RLConfig
 
 FLAWS = ("none", "length", "flattery", "lazy", "coverage", "few")
 

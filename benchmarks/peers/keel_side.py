@@ -38,7 +38,8 @@ from keel.stages.context import Run, StageContext
 from keel.stages.pairs import drawn, pair_batches
 from keel.stages.policy import PolicyFiles
 from keel.stages.prefer import Referred, sequence_logprobs
-from keel.stages.recipe import RLConfig, SFTConfig
+from keel.stages.sections.rl import RLConfig
+from keel.stages.sections.sft import SFTConfig
 from keel.stages.sft import training_batches
 from keel.train.judge import Judge, RewardModelScorer, Scorer, TrunkScorer
 from keel.train.loop import LoopConfig, fit

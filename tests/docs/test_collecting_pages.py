@@ -8,8 +8,8 @@ from helpers.pages import blocks, follow, named
 from keel.core.config import load_config
 from keel.data.snapshot import read_snapshot
 from keel.stages.place import Place
-from keel.stages.recipe import DataSection
 from keel.stages.sampling import SampleConfig
+from keel.stages.sections.data import DataSection
 from keel.stages.studio_snapshots import looked_up, opened
 
 

@@ -7,8 +7,8 @@ from helpers.recipes import Workplace
 
 from keel.models.reward import RewardModel
 from keel.models.settings import ModelConfig
-from keel.stages.recipe import RewardConfig
 from keel.stages.reward import load_scorer
+from keel.stages.sections.reward import RewardConfig
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -11,7 +11,7 @@ from keel.models.critic import Critic
 from keel.models.packed import transformer
 from keel.stages import cast
 from keel.stages.cast import AlignTask, critic_of
-from keel.stages.recipe import RLConfig
+from keel.stages.sections.rl import RLConfig
 from keel.train.resume import load_tensors
 
 RATERS = """

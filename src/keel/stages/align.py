@@ -25,8 +25,8 @@ from keel.stages.guardian import Guardian
 from keel.stages.labels import Labeller
 from keel.stages.live_check import LiveCheck
 from keel.stages.policy import write_policy
-from keel.stages.recipe import RLConfig
 from keel.stages.roles import write_role
+from keel.stages.sections.rl import RLConfig
 from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown
 from keel.store.queue import FILE as QUEUE
 from keel.store.queue import Queue

@@ -17,8 +17,8 @@ from keel.models.load import eos_ids, hidden_size
 from keel.models.packed import transformer
 from keel.models.roles import set_role
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import RLConfig
 from keel.stages.roles import read_role
+from keel.stages.sections.rl import RLConfig
 from keel.train.judge import Judge
 from keel.train.one_trunk import OneTrunk
 from keel.train.resume import load_tensors, restore_module

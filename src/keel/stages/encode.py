@@ -9,7 +9,7 @@ from keel.core.seed import derive
 from keel.data.chat import Tokenizer, encode_comparison, encode_demonstration, encode_prompt
 from keel.data.lengths import LengthTally, TooLong, truncate_prompt
 from keel.data.records import Comparison, Demonstration, Prompt, prompt_key, prompt_text
-from keel.stages.recipe import DataSection
+from keel.stages.sections.data import DataSection
 from keel.train.rollout import EncodedPrompt
 
 

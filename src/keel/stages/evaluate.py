@@ -17,7 +17,9 @@ from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import EvaluateConfig, PreferConfig, RLConfig
+from keel.stages.sections.evaluate import EvaluateConfig
+from keel.stages.sections.prefer import PreferConfig
+from keel.stages.sections.rl import RLConfig
 from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge, Responses, numbers
 from keel.train.rollout import EncodedPrompt, Reference, as_responses, sample_batch

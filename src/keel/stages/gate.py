@@ -18,8 +18,9 @@ from keel.monitor.verdict import Figure, Verdict
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.labels import Labeller, Pair, ask
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import RewardConfig, RLConfig
 from keel.stages.reward import aggregation
+from keel.stages.sections.reward import RewardConfig
+from keel.stages.sections.rl import RLConfig
 from keel.stats.intervals import wilson
 from keel.train.judge import Scorer
 from keel.train.rollout import EncodedPrompt, as_responses, sample_batch

@@ -18,7 +18,8 @@ from keel.data.split import split
 from keel.stages.agreement import checked_agreement
 from keel.stages.context import Run, StageResult
 from keel.stages.place import Place, names_place
-from keel.stages.recipe import DataSection, Recipe
+from keel.stages.recipe import Recipe
+from keel.stages.sections.data import DataSection
 from keel.stages.studio_snapshots import copy_lines, looked_up, opened, without_secret
 
 

@@ -15,7 +15,7 @@ from keel.models.load import eos_ids
 from keel.stages.agreement import agreement_figures
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.recipe import RLConfig
+from keel.stages.sections.rl import RLConfig
 from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
 
 RECORDS = "comparisons.jsonl"

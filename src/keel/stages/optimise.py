@@ -21,7 +21,7 @@ from keel.stages.inputs import Inputs, RecordSet, check_agreement
 from keel.stages.labels import Collection, Labeller, collect, read_set
 from keel.stages.pairs import PairSet, pair_set
 from keel.stages.policy import PolicyFiles
-from keel.stages.recipe import Recipe, RewardConfig, RLConfig, RoundsConfig
+from keel.stages.recipe import Recipe
 from keel.stages.reward import (
     RewardData,
     aggregation,
@@ -34,6 +34,9 @@ from keel.stages.reward import (
     train_reward_models,
 )
 from keel.stages.roles import add_reward_roles
+from keel.stages.sections.reward import RewardConfig
+from keel.stages.sections.rl import RLConfig
+from keel.stages.sections.rounds import RoundsConfig
 from keel.stages.summary import Made
 from keel.stats.coverage import Coverage
 from keel.train.judge import FunctionScorer, Judge, Scorer

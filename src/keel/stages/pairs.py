@@ -11,7 +11,7 @@ from keel.batch.types import PairBatch
 from keel.core.seed import derive
 from keel.data.records import Comparison
 from keel.stages.encode import Fitting, encode_comparisons
-from keel.stages.recipe import Labels
+from keel.stages.sections.labels import Labels
 from keel.train.loop import shuffled
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from keel.data.formats import DataConfig
 from keel.data.snapshot import snapshot_at
 from keel.stages.place import Place, names_place
-from keel.stages.recipe import Recipe, RewardPart
+from keel.stages.recipe import Recipe
+from keel.stages.sections.rl import RewardPart
 
 
 def located(path: str, folder: Path) -> str:

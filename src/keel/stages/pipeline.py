@@ -31,8 +31,11 @@ from keel.stages.pairs import pair_set
 from keel.stages.paths import locate
 from keel.stages.policy import PolicyFiles, read_tokenizer
 from keel.stages.prefer import PreferenceData, train_on_preferences
-from keel.stages.recipe import EvaluateConfig, PreferConfig, Recipe, SFTConfig
+from keel.stages.recipe import Recipe
 from keel.stages.reward import aggregation
+from keel.stages.sections.evaluate import EvaluateConfig
+from keel.stages.sections.prefer import PreferConfig
+from keel.stages.sections.sft import SFTConfig
 from keel.stages.sft import train_sft
 from keel.stages.summary import Made, summarise
 from keel.stages.trackers.follow import tracking

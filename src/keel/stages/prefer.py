@@ -24,7 +24,7 @@ from keel.stages.agreement import overriding
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.pairs import PairSet, drawn
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
-from keel.stages.recipe import PreferConfig
+from keel.stages.sections.prefer import PreferConfig
 from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights

@@ -22,8 +22,9 @@ from keel.stages.collect import project_of
 from keel.stages.encode import Fitting
 from keel.stages.pairs import pair_set
 from keel.stages.promote import chosen
-from keel.stages.recipe import Recipe, RewardConfig
+from keel.stages.recipe import Recipe
 from keel.stages.reward import MODEL, load_scorer
+from keel.stages.sections.reward import RewardConfig
 from keel.stats.arrays import Floats
 from keel.store.rows import Item
 from keel.store.store import Store

@@ -29,8 +29,8 @@ from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.coverage import covered, write_coverage
 from keel.stages.pairs import PairSet, pair_batches
 from keel.stages.policy import PolicyFiles
-from keel.stages.recipe import RewardConfig
 from keel.stages.roles import read_role, write_role
+from keel.stages.sections.reward import RewardConfig
 from keel.stats.coverage import Coverage
 from keel.train.judge import EnsembleScorer, RewardModelScorer, Scorer
 from keel.train.loop import LoopConfig, fit

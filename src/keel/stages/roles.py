@@ -12,7 +12,7 @@ from keel.core.artifacts import Artifact
 from keel.core.errors import ArtifactError
 from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig
-from keel.stages.recipe import RewardConfig
+from keel.stages.sections.reward import RewardConfig
 from keel.train.judge import EnsembleScorer, Scorer, TrunkScorer
 from keel.train.one_trunk import OneTrunk
 from keel.train.resume import load_tensors

@@ -19,7 +19,7 @@ from keel.models.packed import token_logprobs
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
 from keel.stages.encode import Demo
 from keel.stages.policy import PolicyFiles, load_policy, read_tokenizer, write_policy
-from keel.stages.recipe import SFTConfig
+from keel.stages.sections.sft import SFTConfig
 from keel.train.loop import LoopConfig, fit, shuffled
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights

@@ -1,0 +1,5 @@
+"""How votes become labels."""
+
+from typing import Literal
+
+Labels = Literal["given", "majority", "share", "weighted", "dawid_skene"]
