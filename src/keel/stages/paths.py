@@ -9,7 +9,7 @@ from keel.data.formats import DataConfig
 from keel.data.snapshot import snapshot_at
 from keel.stages.place import Place, names_place
 from keel.stages.recipe import Recipe
-from keel.stages.sections.rl import RewardPart
+from keel.stages.sections.rewards import RewardPart
 
 
 def located(path: str, folder: Path) -> str:

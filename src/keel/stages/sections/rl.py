@@ -1,4 +1,4 @@
-"""Settings of reinforcement learning, and of what it maximises. No torch here: the command line reads it."""
+"""Settings of reinforcement learning. No torch here: the command line reads it."""
 
 from typing import Literal, Self
 
@@ -7,26 +7,8 @@ from pydantic import Field, model_validator
 from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
 from keel.core.config import Config
 from keel.models.settings import LoraConfig
+from keel.stages.sections.rewards import RewardPart
 from keel.train.settings import OptimConfig, ShapingConfig
-
-
-class RewardPart(Config):
-    """One term of the score."""
-
-    name: str
-    """Under which it is logged."""
-    weight: float = 1.0
-    """Factor in the sum."""
-    model: str | None = None
-    """Folder of a reward model, or `stage` for the one this recipe trains."""
-    python: str | None = None
-    """`file.py:function`; the function takes (prompts, responses) and returns one number each."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.model is None) == (self.python is None):
-            raise ValueError("give exactly one of `model` and `python`")
-        return self
 
 
 class RLOptimConfig(OptimConfig):
