@@ -31,10 +31,9 @@ from keel.models.packed import transformer
 from keel.models.reward import RewardModel
 from keel.models.roles import role_tensors
 from keel.models.settings import LoraConfig, ModelConfig
-from keel.monitor.settings import GuardianConfig
-from keel.stages.align import Aligner
 from keel.stages.cast import AlignTask
 from keel.stages.context import Run, StageContext
+from keel.stages.learner import Learner
 from keel.stages.pairs import drawn, pair_batches
 from keel.stages.policy import PolicyFiles
 from keel.stages.prefer import Referred, sequence_logprobs
@@ -219,13 +218,13 @@ def online(job: Job, folder: Path) -> tuple[Meter, float, int]:
         recipe_folder=folder,
     )
     context = StageContext(run=run, name=job.stage, checkpoints=Checkpoints(folder / "checkpoints"), seed=job.seed)
-    aligner = Aligner(context, config, task, partial(judge, job, config), GuardianConfig(mode="silent"), None)
+    learner = Learner(context, config, task, partial(judge, job, config))
     shape = shape_of(job)
     flops, largest = 0.0, 0
     meter.begin()
-    for done, metrics in enumerate(aligner.updates(0), 1):
-        figures = aligner.record(done, metrics)
-        batch = aligner.source.last.rollout  # type: ignore[union-attr]  # there was an update
+    for done, metrics in enumerate(learner.updates(0), 1):
+        figures = learner.record(done, metrics)
+        batch = learner.source.last.rollout  # type: ignore[union-attr]  # there was an update
         lengths = batch.response_lengths.split(batch.fanout.tolist())
         groups = [(p, r.tolist()) for p, r in zip(batch.prompt_lengths.tolist(), lengths, strict=True)]
         meter.step(sum(p * len(r) + sum(r) for p, r in groups), figures["loss"])

@@ -4,8 +4,8 @@ import pytest
 
 from keel.core.config import load_config
 from keel.core.errors import ConfigError
-from keel.stages.align import clipping_verdict
 from keel.stages.recipe import Recipe
+from keel.stages.telling import clipping_verdict
 
 RL = {
     "model": {"path": "m"},

@@ -8,11 +8,11 @@ from helpers.recipes import Ran, Workplace
 
 from keel.core.errors import NotFiniteError, TrainingError
 from keel.monitor.rules import RULES
-from keel.stages.align import Aligner
+from keel.stages.learner import Learner
 from keel.train.resume import Checkpoints
 
 OTHERS_OFF = {name: "silent" for name in RULES if name != "not_finite"}
-UPDATES = Aligner.updates
+UPDATES = Learner.updates
 SAVE = Checkpoints.save
 
 
@@ -30,13 +30,13 @@ def place(tmp_path):
 def run(place: Workplace, to: str, *broken: int, **guardian) -> Ran:
     """12 updates of which some break off after they have moved the weights."""
 
-    def updates(self: Aligner, start: int):
+    def updates(self: Learner, start: int):
         for done, metrics in enumerate(UPDATES(self, start), start + 1):
             if done in broken:
                 raise NotFiniteError("The loss became nan.")
             yield metrics
 
-    with patch.object(Aligner, "updates", updates):
+    with patch.object(Learner, "updates", updates):
         return place.run(
             to=to,
             **alarmed(

@@ -36,8 +36,9 @@ class Witness:
             state = roll_back(self, *arguments)
             to_step = self.guardian.memory.abandoned[-1][0]
             snapshot = load_checkpoint(self.guardian.snapshots._path(to_step))
-            same = [equal(own_tensors(m), snapshot, name) for name, m in self.cast.modules.items()]
-            witness.went_back.append((to_step, all(same), equal(self.optimizer.tensors(), snapshot, "optimizer")))
+            same = [equal(own_tensors(m), snapshot, name) for name, m in self.learner.cast.modules.items()]
+            optimizer = equal(self.learner.optimizer.tensors(), snapshot, "optimizer")
+            witness.went_back.append((to_step, all(same), optimizer))
             return state
 
         def saving(self: Snapshots, *arguments: Any, **named: Any) -> None:

@@ -1,47 +1,31 @@
 """A policy, prompts and a judge in; a policy that the judge likes better out."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from keel.algorithms.grpo import GRPO
-from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import GRPOConfig, PPOConfig, RLOOConfig
 from keel.core.errors import NotFiniteError
-from keel.core.seed import derive
-from keel.data.chat import decode_response
 from keel.monitor.guardian import Decision, Steering, corrected
 from keel.monitor.settings import CheckConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
-from keel.stages.cast import CRITIC, AlignTask, Cast
+from keel.stages.cast import AlignTask
 from keel.stages.checks import PairCheck
 from keel.stages.context import StageContext, StageResult
 from keel.stages.guardian import Guardian
 from keel.stages.labels import Labeller
+from keel.stages.learner import Learner
 from keel.stages.live_check import LiveCheck
-from keel.stages.policy import write_policy
-from keel.stages.roles import write_role
 from keel.stages.sections.rl import RLConfig
-from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown
 from keel.store.queue import FILE as QUEUE
 from keel.store.queue import Queue
 from keel.train.judge import Judge
-from keel.train.loop import LoopConfig, fit
 from keel.train.one_trunk import OneTrunk
-from keel.train.optim import Optimizer, ParameterGroup, trainable
-from keel.train.resume import BestWeights, Checkpoint, save_module
-from keel.train.rollout import RolloutConfig, RolloutSource
-from keel.train.signals import signals
+from keel.train.resume import BestWeights, Checkpoint
 from keel.train.step import Metrics
 
 
 class Aligner:
-    """One RL stage: networks, source, algorithm, evaluation, and how they are saved."""
+    """The course of one RL stage: update, evaluate, keep the best, let the guardian act, stop."""
 
     def __init__(
         self,
@@ -52,46 +36,15 @@ class Aligner:
         guardian: GuardianConfig,
         live_judge: Labeller | None,
     ) -> None:
-        """`judge_for` makes the judge; a reward model may take its place on the trunk that it is given.
+        """`judge_for` is what a Learner asks for.
 
         `live_judge` compares the running policy's answers with SFT's where `guardian` has checks.
         """
         self.context, self.config, self.task = context, config, task
-        seed = derive(context.seed, "ppo", task.round)
-        torch.manual_seed(seed)
-        cast = self.cast = Cast(config, task, judge_for)
-        self.policy, self.critic, self.judge = cast.policy, cast.critic, cast.judge
-        coefficient = config.kl.initial if task.earlier is None else task.earlier.metrics["kl_coef"]
-        self.kl = KLPenalty(config.kl, coefficient)
-        self.algorithm = self._algorithm()
-        self.optimizer = Optimizer(self._groups(), config.optim, config.updates * self._steps_per_update())
-        self.source = RolloutSource(
-            policy=self.policy,
-            sampler=cast.sampler(),
-            reference=cast.reference,
-            judge=self.judge,
-            prompts=task.prompts,
-            decode=self._decode,
-            trunk=cast.trunk,
-            reference_sampler=cast.reference_sampler(),
-            config=RolloutConfig(
-                prompts=config.prompts,
-                samples=config.samples,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                micro_batch_tokens=config.micro_batch_tokens,
-                seed=seed,
-            ),
-        )
-        self.seed = seed
-        self.clock = time.perf_counter()
-        self.told_of_clipping = False
+        self.learner = Learner(context, config, task, judge_for)
         self.best = BestWeights(context.checkpoints.folder)
         self.guardian = Guardian(context, guardian, context.run.thresholds)
         self.live_check = self._live_check(guardian.checks, live_judge)
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return decode_response(self.cast.tokenizer, tokens)
 
     def _live_check(self, config: CheckConfig, judge: Labeller | None) -> LiveCheck | None:
         if not config.every or self.guardian.config.mode == "silent":
@@ -103,81 +56,19 @@ class Aligner:
             seed=self.context.seed,
             judge=judge,
         )
-        return LiveCheck(self.context, config, pairs, self.source, self.task.held_out)
-
-    def updates(self, start: int) -> Iterator[Metrics]:
-        """The metrics of each update from `start` on."""
-        config = self.config
-        loop = LoopConfig(
-            epochs=self.method.epochs,
-            minibatches=self.method.minibatches,
-            micro_batch_tokens=config.micro_batch_tokens,
-            seed=self.seed,
-        )
-        algorithm = self.algorithm
-        if isinstance(algorithm, PPO):
-            source = self.source.critic_batches(algorithm.critic, start, config.updates)
-            return fit(source, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
-        rollouts = self.source.batches(start, config.updates)
-        return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
+        return LiveCheck(self.context, config, pairs, self.learner.source, self.task.held_out)
 
     def attempts(self, start: int) -> Iterator[Metrics | NotFiniteError]:
         """Each update's metrics from `start` on, or what broke it off; the next one then begins with fresh samples."""
         done = start
         while done < self.config.updates:
             try:
-                for metrics in self.updates(done):
+                for metrics in self.learner.updates(done):
                     done += 1
                     yield metrics
             except NotFiniteError as error:
                 done += 1
                 yield error
-
-    def _algorithm(self) -> PPO | RLOO | GRPO:
-        config = self.config
-        if self.critic is not None:
-            return PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
-        if config.algorithm == "rloo":
-            return RLOO(self.policy, config.rloo, self.kl, config.temperature)
-        return GRPO(self.policy, config.grpo, self.kl, config.max_new_tokens, config.temperature)
-
-    @property
-    def method(self) -> PPOConfig | RLOOConfig | GRPOConfig:
-        """The algorithm's settings, as they are now."""
-        return self.algorithm.config
-
-    def _groups(self) -> list[ParameterGroup]:
-        groups = [ParameterGroup(parameters=trainable(self.policy))]
-        if self.critic is not None:
-            rate = self.config.ppo.critic_learning_rate
-            groups.append(ParameterGroup(parameters=trainable(self.critic), learning_rate=rate))
-        return groups
-
-    def _steps_per_update(self) -> int:
-        return self.method.epochs * min(self.method.minibatches, self.config.prompts)
-
-    def evaluate(self, step: int, *, show: bool = False) -> dict[str, float]:
-        """Held-out figures of the policy as it is, from the same prompts and random numbers every time."""
-        judged = self.source.rollout(
-            self.task.held_out, derive(self.context.seed, "held out"), samples=1, observe=False
-        )
-        figures = {**judged.figures(), **signals(judged, self.judge.coverage)}
-        # At the first coefficient, so that a coefficient that moves does not change what counts as better.
-        figures["objective"] = figures["reward_mean"] - self.config.kl.initial * figures["kl_nats_per_sequence"]
-        kept = {k: v for k, v in figures.items() if not k.startswith("seconds")}
-        self.context.event("evaluated", step=step, round=self.task.round, score=kept["score_mean"], **kept)
-        self.context.run.observe(self.context.name, step, "evaluated", judged)
-        if show:
-            self.context.event("samples", step=step, round=self.task.round, samples=shown(judged))
-        return figures
-
-    def show_alarm(self, step: int) -> None:
-        """What the policy that raised an alarm says on the first held-out prompts, for people to see beside the policy
-        that is gone back to.
-        """
-        few = self.task.held_out[:SAMPLES_SHOWN]
-        judged = self.source.rollout(few, derive(self.context.seed, "held out"), samples=1, observe=False)
-        self.context.event("samples", step=step, round=self.task.round, moment="alarm", samples=shown(judged))
 
     def run(self) -> StageResult:
         """Update, record, evaluate, keep the best, let the guardian act, stop when it no longer rises."""
@@ -196,14 +87,14 @@ class Aligner:
             context.resumed(offset + start, checkpoint.state)
             self.guardian.load_state(checkpoint.state["guardian"], context.told())
         else:
-            state["before"] = self.evaluate(offset, show=True)
+            state["before"] = self.learner.evaluate(offset, show=True)
             state["best"] = state["last"] = state["before"]
             self.guardian.evaluated(offset, state["before"])
-            self.best.keep(self.policy)
+            self.best.keep(self.learner.policy)
         if config.kl.warning:
             context.run.verdict(context.name, Verdict("watch", "kl_placement", config.kl.warning))
         progress.start(context.name, config.updates, "updates")
-        self.clock = time.perf_counter()
+        self.learner.start_clock()
         progress.advance(start)
         if self.guardian.snapshot_due(offset):
             self.snapshot(offset, state)
@@ -214,7 +105,7 @@ class Aligner:
                 progress.advance(1)
                 decision: Decision | None = self.guardian.broken(step, metrics, last=done == config.updates)
             else:
-                figures = self.record(step, metrics)
+                figures = self.learner.record(step, metrics)
                 progress.advance(1, score=figures["score_mean"], kl=figures["kl_nats_per_sequence"])
                 if done % config.evaluate_every == 0 or done == config.updates:
                     state = self.compare(step, state, done)
@@ -228,13 +119,11 @@ class Aligner:
                 break
             elif self.guardian.snapshot_due(step):
                 self.snapshot(step, state)
-            self.clock = time.perf_counter()  # evaluations, checks and snapshots are no part of an update
+            self.learner.start_clock()  # evaluations, checks and snapshots are no part of an update
             if done == config.updates and self.guardian.in_doubt:
                 break  # what follows belongs to this step: were it resumed from here, it would be said twice
             if context.checkpoint_due():
-                context.checkpoints.save(
-                    done, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state)
-                )
+                context.checkpoints.save(done, **self.everything(state))
                 self.guardian.snapshots.checkpointed()
         if self.guardian.in_doubt:  # the last policy that was not in doubt is the one to keep
             state = self.roll_back(offset + done, self.guardian.last_word())
@@ -242,10 +131,10 @@ class Aligner:
 
     def compare(self, step: int, state: dict[str, Any], done: int) -> dict[str, Any]:
         """Evaluate on the held-out prompts, and keep the weights where they are the best so far."""
-        held_out = self.evaluate(step, show=done == self.config.updates)
+        held_out = self.learner.evaluate(step, show=done == self.config.updates)
         self.guardian.evaluated(step, held_out)
         if held_out["objective"] > state["best"]["objective"]:
-            self.best.keep(self.policy)
+            self.best.keep(self.learner.policy)
             return {**state, "last": held_out, "best": held_out, "best_update": done, "worse": 0}
         return {**state, "last": held_out, "worse": state["worse"] + 1}
 
@@ -266,10 +155,10 @@ class Aligner:
                 decision = guardian.reconsider(step) or decision
         if decision.action in ("roll_back", "stop") and decision.taken:
             return decision
-        before = self.steering()
+        before = self.learner.steering()
         after = self.corrected(before, decision)
         if decision.taken:
-            self.steer(after)
+            self.learner.steer(after)
         guardian.acted(step, decision, asdict(before), asdict(after))
         return decision
 
@@ -291,103 +180,47 @@ class Aligner:
     def roll_back(self, step: int, decision: Decision) -> dict[str, Any]:
         """Return to the last healthy policy, and go on from there with what the decision changes."""
         if "not_finite" not in decision.rules:  # weights that broke an update may say nothing at all
-            self.show_alarm(step)
-        before = self.steering()
+            self.learner.show_alarm(step)
+        before = self.learner.steering()
         snapshot = self.guardian.healthy_before(step, decision)
         state = self.restore(snapshot)
         after = self.corrected(before, decision)
-        self.steer(after)
+        self.learner.steer(after)
         self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
         self.guardian.went_back(step, snapshot.step)
         # Measured anew: what a changed setting takes off the reward must not make all that follows look worse.
-        held_out = self.evaluate(step, show=True)
+        held_out = self.learner.evaluate(step, show=True)
         self.guardian.evaluated(step, held_out)
-        self.best.keep(self.policy)
+        self.best.keep(self.learner.policy)
         update = snapshot.step - self.task.step_offset
         return {**state, "last": held_out, "best": held_out, "best_update": update, "worse": 0}
 
-    def steering(self) -> Steering:
-        """The settings that the guardian may change, as they are now."""
-        shaping, method = self.judge.shaping, self.method
-        return Steering(
-            kl_coef=self.kl.coefficient,
-            length_penalty=shaping.length_penalty,
-            missing_eos_ceiling=shaping.missing_eos_ceiling,
-            entropy_coef=method.entropy_coef,
-            learning_rate_factor=self.optimizer.factor,
-        )
-
-    def steer(self, settings: Steering) -> None:
-        """Go on with these settings."""
-        self.kl.coefficient = settings.kl_coef
-        self.optimizer.factor = settings.learning_rate_factor
-        self.judge.shaping = self.judge.shaping.model_copy(
-            update={
-                "length_penalty": settings.length_penalty,
-                "missing_eos_ceiling": settings.missing_eos_ceiling,
-            }
-        )
-        algorithm: Any = self.algorithm  # each has settings of its own kind, all with this field
-        algorithm.config = algorithm.config.model_copy(update={"entropy_coef": settings.entropy_coef})
-
     def snapshot(self, step: int, state: dict[str, Any]) -> None:
         """Keep this moment as one to go back to."""
-        self.guardian.snapshots.save(step, modules=self.cast.modules, optimizer=self.optimizer, state=self.state(state))
+        self.guardian.snapshots.save(step, **self.everything(state))
 
-    def state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Everything besides weights and optimiser that the stage needs to go on to the same bits."""
+    def everything(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds."""
         return {
-            "stage": state,
-            "steering": asdict(self.steering()),
-            "judge": self.judge.state(),
-            "told_of_clipping": self.told_of_clipping,
-            "guardian": self.guardian.state(),
-            "seconds": self.context.seconds,
+            "modules": self.learner.cast.modules,
+            "optimizer": self.learner.optimizer,
+            "state": {
+                "stage": state,
+                **self.learner.state(),
+                "guardian": self.guardian.state(),
+                "seconds": self.context.seconds,
+            },
         }
 
     def restore(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Take back weights, optimiser and all but the guardian's own memory, which outlives a rollback."""
-        checkpoint.restore(self.cast.modules, self.optimizer)
-        saved = checkpoint.state
-        self.steer(Steering(**saved["steering"]))
-        self.judge.load_state(saved["judge"])
-        self.told_of_clipping = saved["told_of_clipping"]
-        return saved["stage"]
-
-    def record(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Write down one update and steer the KL coefficient."""
-        judged = self.source.last
-        if judged is None:
-            raise RuntimeError("an update was reported before any rollout")
-        begun = time.perf_counter()
-        figures = {**judged.figures(), **signals(judged, self.judge.coverage), **metrics}
-        figures |= {
-            "kl_coef": self.kl.coefficient,
-            "prompt_epochs": (step - self.task.step_offset) * self.config.prompts / len(self.task.prompts),
-            "seconds_signals": time.perf_counter() - begun,
-        }
-        clipped = figures["clipped_score_share"] = self.judge.clipped_share
-        now = time.perf_counter()
-        spent, self.clock = now - self.clock, now
-        figures["seconds_update"] = max(0.0, spent - judged.seconds_rollout - judged.seconds_score)
-        figures["tokens_per_second"] = float(judged.rollout.response_lengths.sum()) / spent
-        if "return_squared" in figures:
-            variance = figures.pop("return_squared") - figures.pop("return") ** 2
-            figures["explained_variance"] = 1 - figures.pop("value_error") / max(variance, 1e-8)
-        self.context.event(
-            "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
-        )
-        self.context.run.observe(self.context.name, step, "step", judged)
-        if clipped > CLIPPED_WATCH and not self.told_of_clipping:
-            self.told_of_clipping = True
-            self.context.run.verdict(self.context.name, clipping_verdict(clipped), step=step)
-        self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)
-        return figures
+        """The stage's state of then; all goes back but the guardian's own memory, which outlives a rollback."""
+        self.learner.restore(checkpoint)
+        return checkpoint.state["stage"]
 
     def result(self, state: dict[str, Any], updates: int) -> StageResult:
         """The kept policy with its figures before and after."""
         if self.config.keep == "best":
-            self.best.put_back(self.policy)
+            self.best.put_back(self.learner.policy)
             after = state["best"]
         else:
             after = state["last"]
@@ -417,14 +250,7 @@ class Aligner:
             "entropy_before": before["entropy_nats_sampled"],
             "updates": updates,
             "kept_update": state["best_update"] if self.config.keep == "best" else updates,
-            "kl_coef": self.kl.coefficient,
+            "kl_coef": self.learner.kl.coefficient,
             "algorithm": self.config.algorithm,
         }
-        return StageResult(metrics=metrics, write=self.write)
-
-    def write(self, folder: Path) -> None:
-        write_policy(folder, self.policy, self.cast.tokenizer)
-        if self.config.lora is not None and self.config.layout == "one_trunk":
-            write_role(folder, self.policy, self.config.lora, self.task.reference.identity)
-        if self.critic is not None:
-            save_module(self.critic, folder / CRITIC)
+        return StageResult(metrics=metrics, write=self.learner.write)
