@@ -1,0 +1,69 @@
+"""What a run settles before its first stage, so that a mistake costs no training."""
+
+import sys
+from pathlib import Path
+
+from keel.core.errors import ConfigError
+from keel.core.files import atomic_write_text
+from keel.core.progress import Progress
+from keel.models.extras import require_bitsandbytes
+from keel.models.load import context_length_of
+from keel.stages.context import available_cores
+from keel.stages.functions import load_function
+from keel.stages.recipe import Recipe
+
+
+def within_context(recipe: Recipe, progress: Progress) -> Recipe:
+    """The recipe with data.max_tokens no longer than any of its models reads."""
+    parts = recipe.ppo.rewards if recipe.ppo else ()
+    bought = [part.model for part in parts if part.model not in (None, "stage")]
+    models = [recipe.model.path, *([recipe.reward.base] if recipe.reward and recipe.reward.base else []), *bought]
+    reads = {path: context_length_of(path, recipe.model.trust_remote_code) for path in models if path is not None}
+    shortest = min(reads, key=lambda path: reads[path] or sys.maxsize)
+    limit = reads[shortest] or sys.maxsize
+    wanted = recipe.data.max_tokens
+    if limit < wanted:
+        progress.say(f"data.max_tokens is {limit} instead of {wanted}: {shortest} reads no more.")
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": limit})})
+    for name, section in (("ppo", recipe.ppo), ("prefer", recipe.prefer if recipe.evaluate else None)):
+        if section is not None and section.max_new_tokens >= recipe.data.max_tokens:
+            raise ConfigError(
+                f"{name}.max_new_tokens={section.max_new_tokens} leaves no room for a prompt within data.max_tokens="
+                f"{recipe.data.max_tokens}. Lower the first, or raise the second as far as the model reads."
+            )
+    return recipe
+
+
+def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
+    """Load every Python function that the stages up to `only` will call, so that a mistake costs no training."""
+    named: list[tuple[str, str | None]] = []
+    if only != "sft" and recipe.rounds is not None:
+        named.append(("rounds.labeller", recipe.rounds.labeller))
+    if only not in ("sft", "reward") and recipe.ppo is not None:
+        named += [(f"ppo.rewards.{part.name}", part.python) for part in recipe.ppo.rewards]
+        named.append(("guardian.checks.judge", recipe.guardian.checks.judge))
+    if only in (None, "evaluate") and recipe.evaluate is not None:
+        named.append(("evaluate.preference", recipe.evaluate.preference))
+    for field, spec in named:
+        if spec is not None:
+            load_function(spec, field, folder)
+
+
+def check_libraries(recipe: Recipe) -> None:
+    """Look for the optional libraries that settings ask for, so that a missing one costs no training."""
+    if recipe.model.quantise is not None:
+        require_bitsandbytes(f"model.quantise: {recipe.model.quantise}")
+    for name in Recipe.model_fields:
+        optim = getattr(getattr(recipe, name), "optim", None)
+        if optim is not None and optim.name == "adamw8bit":
+            require_bitsandbytes(f"{name}.optim.name: adamw8bit")
+
+
+def settle_threads(recipe: Recipe, directory: Path) -> int:
+    """CPU threads of this run; a folder keeps the number it began with, because sums depend on it to the last bit."""
+    note = directory / "threads"
+    if note.is_file():
+        return int(note.read_text())
+    threads = recipe.threads or available_cores()
+    atomic_write_text(note, str(threads))
+    return threads
