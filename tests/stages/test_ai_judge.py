@@ -11,8 +11,9 @@ from helpers.served import hangs_up, says, serving, status
 from keel.core.config import load_config
 from keel.core.errors import AccessError, ConfigError, ConflictError, EndpointError, TrainingError
 from keel.core.progress import Silent
-from keel.stages.ai_judge import JudgeConfig, Question, judge_project, read_verdict
+from keel.stages.ai_judge import JudgeConfig, judge_project
 from keel.stages.collect import collect
+from keel.stages.feedback.question import Question, read_verdict
 from keel.store.rows import NewItem
 
 

@@ -86,6 +86,8 @@ class Sampling:
     max_new_tokens: int
     temperature: float
     seed: int | None = None
+    top_logprobs: int | None = None
+    """How many of the likeliest first tokens are told with their log-probabilities; None asks for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +102,12 @@ class Reply:
     fingerprint: str | None
     input_tokens: int
     output_tokens: int
+    top_logprobs: tuple[tuple[str, float], ...] = ()
+    """The likeliest first tokens with their log-probabilities; empty where the server tells none."""
+
+
+class RefusedError(EndpointError):
+    """A request that the server does not take as it is, such as one for log-probabilities."""
 
 
 class PassingError(Exception):
@@ -170,8 +178,12 @@ class Endpoint:
             body["seed"] = sampling.seed % 2**31
         if c.api == "chat":
             path, body["messages"] = "/chat/completions", as_messages(prompt)
+            if sampling.top_logprobs is not None:
+                body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         else:
             path, body["prompt"] = "/completions", prompt_text(prompt)
+            if sampling.top_logprobs is not None:
+                body["logprobs"] = sampling.top_logprobs
         return self._understood(self._post(c.url.rstrip("/") + path, body))
 
     def _post(self, url: str, body: dict[str, Any]) -> bytes:
@@ -216,7 +228,8 @@ class Endpoint:
             403: f"Check the API key in the environment variable that key_env names ({self.config.key_env}).",
             404: f"Check url (up to and with /v1) and model ({self.config.model}).",
         }.get(error.code, f"Check the settings of {self.config.model}.")
-        return EndpointError(f"{self.config.url}: refuses with HTTP {error.code}{said}. {remedy}")
+        kind = RefusedError if error.code in (400, 422) else EndpointError
+        return kind(f"{self.config.url}: refuses with HTTP {error.code}{said}. {remedy}")
 
     def _understood(self, body: bytes) -> Reply:
         """The answer in a reply. PassingError for whatever is none: a server in trouble often says 200."""
@@ -241,6 +254,7 @@ class Endpoint:
             fingerprint=_plain(found.get("system_fingerprint"), None),
             input_tokens=counts[0],
             output_tokens=counts[1],
+            top_logprobs=_top_logprobs(choice),
         )
 
 
@@ -249,6 +263,19 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def _top_logprobs(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The first token's alternatives, in the shape of /chat/completions or of /completions; nothing in any other."""
+    told: Any = choice.get("logprobs")
+    try:
+        if "content" in told:
+            pairs = [(entry["token"], entry["logprob"]) for entry in told["content"][0]["top_logprobs"]]
+        else:
+            pairs = list(told["top_logprobs"][0].items())
+        return tuple((str(token), float(logprob)) for token, logprob in pairs)
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
+        return ()
 
 
 def _plain(found: object, otherwise: Any) -> Any:

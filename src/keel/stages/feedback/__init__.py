@@ -1,0 +1,1 @@
+"""Judgments and revisions by models: RLAIF and Constitutional AI."""

@@ -1,0 +1,128 @@
+"""What judges and critics have said, on disk by the hash of what they were asked; and what it costs. No torch here.
+
+An answer is the operating system's the moment it is known, so a killed process loses none and its successor asks for
+none again. Several processes may share a file.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keel.core.errors import ArtifactError, ConfigError, EndpointError
+from keel.core.files import explained_when_full
+from keel.stages.endpoint import EndpointConfig
+
+AT_ONCE = 500
+"""Keys of one query; SQLite takes 999."""
+
+
+class Answers:
+    """A file of answers. May be used from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise ArtifactError(
+                f"{path}: no file of keel's answers ({error}). Remove it (its answers are asked for again), or name "
+                "another with feedback.cache."
+            ) from error
+
+    def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The answers that are there, by key."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            marks = ",".join("?" * len(part))
+            with self._lock:
+                rows = self._connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part)
+                found |= {key: json.loads(value) for key, value in rows}
+        return found
+
+    def keep(self, key: str, value: dict[str, Any]) -> None:
+        """One more answer; the first one to a question stays."""
+        with self._lock, explained_when_full(self.path):
+            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(value)))
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Answers that will be asked for again."""
+        with self._lock:
+            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+@dataclass
+class Purse:
+    """What an endpoint has cost, and the most that it may."""
+
+    endpoint: EndpointConfig
+    budget_usd: float | None
+    spent_usd: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reserve(self, input_tokens: int, output_tokens: int) -> None:
+        """EndpointError when the requests under way could cost more than is left."""
+        if self.budget_usd is None:
+            return
+        reserve = self.endpoint.usd(input_tokens, output_tokens) * self.endpoint.concurrency
+        if self.spent_usd + reserve > self.budget_usd:
+            raise EndpointError(
+                f"{self.endpoint.url}: the budget is used up: ${self.spent_usd:.4f} of budget_usd="
+                f"{self.budget_usd:g} are spent, and the requests under way may cost up to ${reserve:.4f}. Raise "
+                "budget_usd and give the same command again; what was answered is kept."
+            )
+
+    def pay(self, input_tokens: int, output_tokens: int) -> float:
+        """US dollars of one answer."""
+        usd = self.endpoint.usd(input_tokens, output_tokens)
+        with self.lock:
+            self.spent_usd += usd
+        return usd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What is still to be asked, before it is."""
+
+    questions: int
+    known: int
+    """Of them answered before; they cost nothing."""
+    input_tokens: int
+    """Of the others. Without the model's tokenizer one for three characters, more than most texts have."""
+    output_tokens: int
+    """At most."""
+    usd: float | None
+    """At most; None where nobody gave a price."""
+
+    def __str__(self) -> str:
+        text = f"{self.questions:,} questions, {self.known:,} of them answered before"
+        if self.questions > self.known:
+            text += f"; about {self.input_tokens:,} tokens to read and at most {self.output_tokens:,} to write"
+            text += ", no price given" if self.usd is None else f", at most ${self.usd:.2f}"
+        return text
+
+    def refuse_beyond(self, budget_usd: float | None, spent_usd: float, section: str) -> None:
+        """ConfigError, before anything is asked, when it could cost more than the budget."""
+        if budget_usd is not None and self.usd is not None and spent_usd + self.usd > budget_usd:
+            spent = f", and ${spent_usd:.2f} are spent" if spent_usd else ""
+            raise ConfigError(
+                f"{section}.budget_usd={budget_usd:g} may not be enough: {self}{spent}. Nothing was asked. Raise the "
+                "budget, or ask less: fewer pairs, shorter answers, a shorter rubric."
+            )
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text whose tokenizer is not here: one for three characters, more than most texts have."""
+    return len(text) // 3 + 1
