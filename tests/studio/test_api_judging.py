@@ -66,6 +66,7 @@ def test_a_judgment_sent_twice_counts_once(studio):
 def test_left_and_right_become_the_items_own_a_and_b(studio):
     studio.add_items(pairs(12))
     rater, lead = studio.person("rater"), studio.person("lead")
+    lead.ask("PATCH", "/projects/p", {"settings": {"overlap": 1}})
     shown = {}
     for number in range(12):
         task, _ = judged(rater, number)

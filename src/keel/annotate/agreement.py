@@ -121,12 +121,14 @@ def heat_map(ballots: Sequence[Ballot], report: AgreementReport | None = None) -
     return HeatMap(order, tuple(tuple(cells.get((one, other)) for other in order) for one in order))
 
 
-def disputed_items(ballots: Sequence[Ballot], limit: int | None = None) -> list[DisputedItem]:
-    """Items whose votes differ, those that carry the most disagreement first, with who said what."""
+def disputed_items(
+    ballots: Sequence[Ballot], limit: int | None = None, unnamed: Collection[int] = frozenset()
+) -> list[DisputedItem]:
+    """Items whose votes differ, those that carry the most disagreement first, with who said what; none `unnamed`."""
     table = table_of(ballots)
     shares = _disagreement(table.votes)
     order = np.lexsort((np.arange(len(shares)), -shares))
-    chosen = [int(at) for at in order if shares[at] > 0][:limit]
+    chosen = [int(at) for at in order if shares[at] > 0 and table.item_ids[at] not in unnamed][:limit]
     wanted = {table.item_ids[at] for at in chosen}
     latest = {(b.item_id, b.rater): b for b in ballots if b.purpose in BLIND and b.item_id in wanted}
     voices: dict[int, list[Voice]] = {}
@@ -186,11 +188,13 @@ def gate(
     override: str | None = None,
     thresholds: Thresholds = DEFAULT,
     item_names: Mapping[int, str] | None = None,
+    unnamed: Collection[int] = frozenset(),
 ) -> Gate:
     """Below 0.4 stop, below 0.6 watch, else go; named are the raters and the items that lower it most.
 
     `override` is the reason somebody gives for going on below the line; it stays in the verdict. `item_names` are what
-    the verdict calls items, their numbers by default.
+    the verdict calls items, their numbers by default; those `unnamed` count and are not named, because whoever reads
+    the verdict may still be asked about them.
     """
     table = table_of(ballots)
     shared = len(table.raters) > 1 and bool(((table.votes != MISSING).sum(axis=1) > 1).any())
@@ -206,7 +210,7 @@ def gate(
         num_raters=report.num_raters,
         thresholds=thresholds,
     )
-    effects, items = rater_effects(ballots), disputed_items(ballots, NAMED_ITEMS)
+    effects, items = rater_effects(ballots), disputed_items(ballots, NAMED_ITEMS, unnamed)
     if verdict.level != "ok":
         verdict = replace(
             verdict, remedy=f"{_names(effects, items, alpha.value, item_names or {})} {verdict.remedy}".strip()

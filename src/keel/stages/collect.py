@@ -81,7 +81,7 @@ def content_of(
     """What `collect` is to freeze; only reads."""
     method: Method = labels or project.settings.labels
     votes = Votes.of(tx, project).weighed_for(method, tx, project)
-    checked = gate(votes.ballots, thresholds=thresholds)
+    checked = gate(votes.ballots, thresholds=thresholds, unnamed=tx.items.hidden(project.id))
     records = golden_in_order(tx, project) if golden else pair_records(tx, project, votes, method)
     if not records:
         what = "golden item" if golden else "pair with a vote"

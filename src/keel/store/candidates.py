@@ -3,15 +3,19 @@
 Items that need votes are looked for from those with the fewest missing downwards, and within a number by priority and
 age. Of each number only a window is looked through for one that this rater has not seen; only where all windows hold
 nothing is the rest searched, and what that search finds beyond its need is remembered for the next time.
+
+Insiders (`Membership.insider`) may read the votes on items that are revealed. They are never given these, but to settle
+them, nor golden items, nor repeats of what others have judged too.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, bindparam, exists, select, text
+from sqlalchemy import Row, Select, bindparam, exists, select, text
 
 from keel.store import tables
 from keel.store.rows import Candidate, Candidates, Lease, Membership, Project, Purpose, Round
+from keel.store.slots import said_by_others
 from keel.store.texts import strings_of
 
 if TYPE_CHECKING:
@@ -41,20 +45,20 @@ LEVEL = (
     .order_by(SLOTS.c.priority.desc(), SLOTS.c.item_id)
     .limit(bindparam("window"))
 )
-_window = LEVEL.subquery("looked_through")
-UNSEEN = (
-    select(_window.c.item_id)
-    .where(
-        ~exists(
-            select(LEASES.c.id).where(
-                LEASES.c.user_id == bindparam("user"),
-                LEASES.c.item_id == _window.c.item_id,
-                LEASES.c.state.in_(("live", "done")),
-            )
-        ).correlate(_window)
+
+
+def _unseen_of(level: Select[tuple[int]]) -> Select[tuple[int]]:
+    window = level.subquery("looked_through")
+    seen = select(LEASES.c.id).where(
+        LEASES.c.user_id == bindparam("user"),
+        LEASES.c.item_id == window.c.item_id,
+        LEASES.c.state.in_(("live", "done")),
     )
-    .limit(bindparam("enough"))
-)
+    return select(window.c.item_id).where(~exists(seen).correlate(window)).limit(bindparam("enough"))
+
+
+UNSEEN = _unseen_of(LEVEL)
+UNSEEN_AND_HIDDEN = _unseen_of(LEVEL.where(~SLOTS.c.revealed))  # a statement of its own: UNSEEN reads only the index
 NEXT_SKILLS = (
     select(SLOTS.c.skills)
     .where(OPEN, SLOTS.c.project_id == bindparam("project"), SLOTS.c.skills > bindparam("after"))
@@ -114,6 +118,7 @@ REPEATABLE = (
     )
     .limit(ENOUGH)
 )
+REPEATABLE_BY_INSIDERS = REPEATABLE.where(~(SLOTS.c.revealed & said_by_others(1)))
 IN_ROUND = select(LEASES.c.item_id).where(
     LEASES.c.round_key == bindparam("round"),
     LEASES.c.user_id == bindparam("user"),
@@ -134,13 +139,14 @@ def gather(tx: "Transaction", project: Project, member: Membership, held: Sequen
     current = _round(tx, project, member)
     is_open = project.state == "open" and current is None
     senior = member.role in {"senior", "lead"} and project.settings.adjudicate
+    golden, repeats = project.settings.golden_share > 0, project.settings.repeat_share > 0
     return Candidates(
         project=project,
         member=member,
         now=now,
         open=_open(tx, project, member) if is_open else (),
-        golden=_plain(tx.rows(GOLDEN, key), member) if is_open and project.settings.golden_share else (),
-        repeats=_repeats(tx, key, project.settings.repeat_after) if is_open and project.settings.repeat_share else (),
+        golden=_plain(tx.rows(GOLDEN, key), member) if is_open and golden and not member.insider else (),
+        repeats=_repeats(tx, key, project.settings.repeat_after, member) if is_open and repeats else (),
         disputes=_plain(tx.rows(DISPUTED, key), member) if is_open and senior else (),
         calibration=() if current is None else _calibration(tx, current, member),
         round=current,
@@ -168,11 +174,12 @@ def _unseen(
     tx: "Transaction", project: Project, member: Membership, allowed: Sequence[str], window: int, enough: int
 ) -> list[int]:
     """Open items that the rater has not seen, fewest votes missing first; `window` of each number are looked at."""
+    query = UNSEEN_AND_HIDDEN if member.insider else UNSEEN
     found: list[int] = []
     for filled in range(project.settings.overlap - 1, -1, -1):
         for skills in allowed:
             values = {"project": project.id, "user": member.user_id, "skills": skills, "filled": filled}
-            found += [row[0] for row in tx.rows(UNSEEN, {**values, "window": window, "enough": enough})]
+            found += [row[0] for row in tx.rows(query, {**values, "window": window, "enough": enough})]
         if len(found) >= enough:
             break
     return found
@@ -184,7 +191,8 @@ def _remembered(tx: "Transaction", project: Project, member: Membership, allowed
     if not items or not allowed:
         return []
     values = {"items": items, "user": member.user_id, "overlap": project.settings.overlap, "allowed": allowed}
-    still = {row[0] for row in tx.rows(STILL_OPEN, values)}
+    query = STILL_OPEN.where(~SLOTS.c.revealed) if member.insider else STILL_OPEN
+    still = {row[0] for row in tx.rows(query, values)}
     left = [item for item in items if item in still]
     if left:
         tx.hints[project.id, member.user_id] = left
@@ -211,11 +219,12 @@ def _plain(rows: Sequence[Row], member: Membership) -> tuple[Candidate, ...]:
     return tuple(candidate for candidate in candidates if set(candidate.skills) <= set(member.skills))
 
 
-def _repeats(tx: "Transaction", key: Mapping[str, int], repeat_after: int) -> tuple[Candidate, ...]:
+def _repeats(tx: "Transaction", key: Mapping[str, int], repeat_after: int, member: Membership) -> tuple[Candidate, ...]:
     far = tx.first(OWN.offset(repeat_after).limit(1), key)
     if far is None:
         return ()
-    rows = tx.rows(REPEATABLE, {**key, "last": far.id})
+    query = REPEATABLE_BY_INSIDERS if member.insider else REPEATABLE
+    rows = tx.rows(query, {**key, "last": far.id})
     return tuple(_candidate(row, swapped_before=bool(row.swapped)) for row in rows)
 
 
@@ -224,14 +233,14 @@ def _calibration(tx: "Transaction", current: Round, member: Membership) -> tuple
     waiting = [item_id for item_id in current.item_ids if item_id not in done]
     rows = {row.item_id: row for row in tx.rows(CHOSEN, {"items": waiting})} if waiting else {}
     in_order = (rows[item_id] for item_id in waiting if item_id in rows)
-    return tuple(_candidate(row) for row in in_order if row.removed is None)
+    return tuple(_candidate(row) for row in in_order if row.removed is None and not (member.insider and row.revealed))
 
 
 def _round(tx: "Transaction", project: Project, member: Membership) -> Round | None:
-    """The round that this rater has to pass, if any; seniors and leads say what is right and pass none."""
+    """The round that this rater has to pass, if any; insiders know what was said in one that is over."""
     if project.state == "calibrating":
         return tx.rounds.current(project.id)
-    if project.state == "open" and member.unlocked_round is None and member.role == "rater":
+    if project.state == "open" and member.unlocked_round is None and not member.insider:
         return tx.rounds.newest_passed(project.id)
     return None
 

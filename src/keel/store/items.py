@@ -33,6 +33,8 @@ BATCH = 500
 FLAGGED: ColumnElement[bool] = literal_column(
     "slots.flags > 0", Boolean
 )  # spelled out: only so the partial index is used
+SAID = or_(SLOTS.c.votes > 0, SLOTS.c.skips > 0, SLOTS.c.kind != "pair")
+"""Somebody may have said something of it: votes of a calibration round are not counted on the item."""
 ITEM: Select[Any] = select(ITEMS, *(column for column in SLOTS.c if column.name not in {"item_id", "project_id"})).join(
     SLOTS, SLOTS.c.item_id == ITEMS.c.id
 )
@@ -141,6 +143,17 @@ class Items:
         for start in range(0, len(values), BATCH):
             self._tx.run(query, values[start : start + BATCH])
 
+    def reveal(self, project_id: int) -> None:
+        """Whatever was said of any item so far may be read from now on; insiders are not asked about those any more."""
+        self._tx.lock(project_id)
+        where = (SLOTS.c.project_id == project_id, ~SLOTS.c.revealed, SAID)
+        self._tx.run(update(SLOTS).where(*where).values(revealed=True))
+
+    def hidden(self, project_id: int) -> frozenset[int]:
+        """Items on which something was said that nobody may read yet."""
+        where = (SLOTS.c.project_id == project_id, ~SLOTS.c.revealed, SAID)
+        return frozenset(row[0] for row in self._tx.rows(select(SLOTS.c.item_id).where(*where)))
+
     def remove(self, item_id: int, *, now: float) -> None:
         """Take an item out. Its votes are kept and count nowhere; `restore` brings both back."""
         self._slot(item_id)
@@ -209,6 +222,7 @@ def _slot(item: NewItem) -> dict[str, Any]:
         "skills": skill_key(item.skills),
         "priority": number(item.priority, "priority"),
         "state": "open",
+        "revealed": item.gold is not None,
     }
 
 
@@ -233,4 +247,5 @@ def _item(row: Row) -> Item:
         live=row.live,
         flags=row.flags,
         settled=row.settled,
+        revealed=row.revealed,
     )

@@ -9,9 +9,9 @@ from sqlalchemy import Row, bindparam, insert, select, update
 from keel.core.errors import AccessError, ConflictError, DataError, MissingError
 from keel.store import tables
 from keel.store.leasing import Leasing, lease_of
-from keel.store.rows import CHOICES, Draft, Judgment, Lease, Project, Said
+from keel.store.rows import CHOICES, Draft, Judgment, Lease, Membership, Project, Said
 from keel.store.settings import ProjectSettings
-from keel.store.slots import count, slot_of, write
+from keel.store.slots import by_others, count, slot_of, write
 from keel.store.texts import checked, checked_or_none
 
 JUDGMENTS, LEASES = tables.judgments, tables.leases
@@ -45,11 +45,12 @@ class Judging(Leasing):
             return known
         lease = self.get(lease_id)
         project = self._tx.projects.get(lease.project_id)
-        self._rater(project.id, user_id)
+        member = self._rater(project.id, user_id)
         _check_open(project)
         values = _checked(draft, lease, project.settings)
         slot = slot_of(self._tx, lease.item_id)
         before = self._said(lease)
+        _must_be_blind(member, lease, slot, before)
         self._must_have_place(lease, slot, project, before)
         return self._append(lease, slot, project, values, client_key, self._tx.at(now))
 
@@ -64,13 +65,14 @@ class Judging(Leasing):
         self._tx.lock(known.project_id)
         lease = self.get(known.lease_id)
         project = self._tx.projects.get(lease.project_id)
-        self._rater(project.id, user_id)
+        member = self._rater(project.id, user_id)
         _check_open(project)
         if self.judgment(user_id, f"{WITHDRAWN}{known.id}") is not None and lease.state == "live":
             return lease
         if lease.judgment_id != known.id:
             raise ConflictError("This judgment does not count any more, so there is nothing to take back.")
         slot = slot_of(self._tx, lease.item_id)
+        _must_be_blind(member, lease, slot, known)
         self._must_be_undoable(lease, slot, known, project)
         now = self._tx.at(now)
         row = {
@@ -226,6 +228,18 @@ def _copied(lease: Lease) -> dict[str, Any]:
 def _check_open(project: Project) -> None:
     if project.state == "closed":
         raise ConflictError(f"The project {project.title!r} is closed; its judgments stand as they were.")
+
+
+def _must_be_blind(member: Membership, lease: Lease, slot: Row, before: Judgment | None) -> None:
+    """ConflictError where this person may have read what others said, or the known answer, since they were asked."""
+    if not member.insider or not slot.revealed or lease.purpose in {"adjudicate", "calibration"}:
+        return
+    own = (lease.purpose == "repeat") or (before is not None and before.choice != "withdrawn")
+    if lease.purpose == "golden" or by_others(slot, int(own)):
+        raise ConflictError(
+            "What others said of this pair may be read by seniors and leads now, so that nothing more is taken from "
+            "you about it; what you said before stands. Go on with the next one."
+        )
 
 
 def _check_key(client_key: str) -> None:

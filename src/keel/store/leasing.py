@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, or_, select, text, update
 
 from keel.core.errors import AccessError, ConflictError
 from keel.store import tables
 from keel.store.candidates import gather
 from keel.store.rows import PURPOSES, Candidates, Lease, Membership, Pick, Picked, Project, Purpose
-from keel.store.slots import count_lease
+from keel.store.slots import count_lease, said_by_others
 
 if TYPE_CHECKING:
     from keel.store.store import Transaction
 
-LEASES, MEMBERS = tables.leases, tables.memberships
+LEASES, MEMBERS, SLOTS = tables.leases, tables.memberships, tables.slots
 MAX_AHEAD = 4
 """Items that a rater may hold besides the one on the screen."""
 
@@ -40,6 +40,18 @@ AGAIN = (
     .values({name: bindparam(f"new_{name}") for name in ("swapped", "guide_version", "leased", "expires", "state")})
 )
 END = update(LEASES).where(LEASES.c.id == bindparam("lease")).values(state=bindparam("new_state"))
+REVEALED = (
+    select(LEASES)
+    .join(SLOTS, SLOTS.c.item_id == LEASES.c.item_id)
+    .where(LEASES.c.user_id == bindparam("user"), LEASES.c.project_id == bindparam("project"), LIVE, SLOTS.c.revealed)
+    .where(
+        or_(
+            and_(LEASES.c.purpose == "judge", said_by_others(0)),
+            and_(LEASES.c.purpose == "repeat", said_by_others(1)),
+            LEASES.c.purpose == "golden",
+        )
+    )
+)
 ONE_MEMBER = (MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
 GIVEN_MORE = {
     purpose: update(MEMBERS).where(*ONE_MEMBER).values({f"n_{purpose}": MEMBERS.c[f"n_{purpose}"] + bindparam("step")})
@@ -118,6 +130,13 @@ class Leasing:
         """Give back whatever a rater holds."""
         self._tx.lock(project_id)
         self._end(self.held(project_id, user_id), "released")
+
+    def release_revealed(self, project_id: int, user_id: int) -> None:
+        """Take from an insider what became readable since it was given to them."""
+        self._tx.lock(project_id)
+        self._end(
+            [lease_of(row) for row in self._tx.rows(REVEALED, {"user": user_id, "project": project_id})], "released"
+        )
 
     def release_item(self, item_id: int) -> None:
         """Take an item back from whoever holds it."""

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from keel.store.store import Transaction
 
 USERS, MEMBERS = tables.users, tables.memberships
-MEMBER = select(MEMBERS).where(MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
+# with whether the user is an administrator
+EACH = select(MEMBERS, USERS.c.admin).join(USERS, USERS.c.id == MEMBERS.c.user_id)
+MEMBER = EACH.where(MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
+INSIDERS = ("senior", "lead")
+"""Roles that may read votes and known answers. Who had one stays an insider in another."""
 
 SHADES = "amber azure coral copper cream ebony golden green grey hazel indigo ivory jade lilac lime maroon mint navy"
 SHADES += " ochre olive pearl pink plum ruby rust sand silver teal umber violet white wine"
@@ -130,9 +134,9 @@ class People:
         values = {"role": _role(role), "skills": skill_key(skills), "weight": _weight(weight), "active": True}
         if self.membership(project_id, user_id) is None:
             names = {"project_id": project_id, "user_id": user_id, "pseudonym": self._pseudonym(project_id)}
-            self._tx.run(insert(MEMBERS).values(**names, **values, joined=self._tx.at(now)))
+            self._tx.run(insert(MEMBERS).values(**names, **values, joined=self._tx.at(now), insider=role in INSIDERS))
         else:
-            self._change_member(project_id, user_id, **values)
+            self._change_member(project_id, user_id, **values, **_of_role(role))
         return self._member(project_id, user_id)
 
     def membership(self, project_id: int, user_id: int) -> Membership | None:
@@ -141,16 +145,16 @@ class People:
         return None if row is None else member_of(row)
 
     def by_pseudonym(self, project_id: int, pseudonym: str) -> Membership:
-        query = select(MEMBERS).where(MEMBERS.c.project_id == project_id, MEMBERS.c.pseudonym == pseudonym)
+        query = EACH.where(MEMBERS.c.project_id == project_id, MEMBERS.c.pseudonym == pseudonym)
         return member_of(self._tx.one(query, f"Nobody in this project is called {pseudonym!r}."))
 
     def members(self, project_id: int) -> list[Membership]:
         """In the order they joined, those who left included."""
-        query = select(MEMBERS).where(MEMBERS.c.project_id == project_id).order_by(MEMBERS.c.joined, MEMBERS.c.user_id)
+        query = EACH.where(MEMBERS.c.project_id == project_id).order_by(MEMBERS.c.joined, MEMBERS.c.user_id)
         return [member_of(row) for row in self._tx.rows(query)]
 
     def set_role(self, project_id: int, user_id: int, role: Role) -> None:
-        self._change_member(project_id, user_id, role=_role(role))
+        self._change_member(project_id, user_id, role=_role(role), **_of_role(role))
 
     def set_skills(self, project_id: int, user_id: int, skills: Iterable[str], weight: float | None = None) -> None:
         self._change_member(project_id, user_id, skills=skill_key(skills))
@@ -206,7 +210,7 @@ class People:
 
 
 def member_of(row: Row) -> Membership:
-    """A row of `memberships`."""
+    """A row of `memberships` with the user's `admin`."""
     return Membership(
         user_id=row.user_id,
         project_id=row.project_id,
@@ -217,6 +221,7 @@ def member_of(row: Row) -> Membership:
         active=row.active,
         unlocked_round=row.unlocked_round,
         joined=row.joined,
+        insider=row.insider or row.admin,
     )
 
 
@@ -237,6 +242,11 @@ def _role(role: str) -> str:
     if role not in ROLES:
         raise DataError(f"{checked(role, 'The role', 100)!r} is no role. Expected one of {', '.join(ROLES)}.")
     return role
+
+
+def _of_role(role: str) -> dict[str, bool]:
+    """What taking a role changes besides the role."""
+    return {"insider": True} if role in INSIDERS else {}
 
 
 def _weight(weight: float) -> float:

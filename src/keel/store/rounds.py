@@ -97,6 +97,7 @@ class Rounds:
             "figures": canonical(dict(figures), "figures of a round"),
         }
         self._tx.run(update(ROUNDS).where(ROUNDS.c.id == round_id).values(**values))
+        self._tx.run(update(SLOTS).where(SLOTS.c.item_id.in_(current.item_ids)).values(revealed=True))
         self._tx.people.unlock(current.project_id, unlocked, current.number)
         return self.get(round_id)
 

@@ -78,6 +78,9 @@ class Membership:
     unlocked_round: int | None = None
     """Number of the calibration round that the rater passed; None while still locked."""
     joined: float = 0.0
+    insider: bool = False
+    """Is or was a senior or lead, or is an administrator: may have read the votes and known answers that are revealed,
+    and is therefore never asked about those items, but to settle them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +143,7 @@ class Item:
     """When it was taken out; None while it is in."""
     state: ItemState = "open"
     votes: int = 0
-    """Current votes for the purpose `judge`, skips left out. Never shown to a rater who may still judge it."""
+    """Current votes for the purpose `judge`, skips left out."""
     skips: int = 0
     live: int = 0
     """Leases running for the purpose `judge`."""
@@ -148,6 +151,9 @@ class Item:
     """Judgments that flagged it."""
     settled: Choice | None = None
     """What a senior decided."""
+    revealed: bool = False
+    """Whether its votes, or its known answer, may be read by insiders: from the moment that all votes are in (or a
+    calibration round is closed, or it is made golden, settled, parked, taken out or exported) and for good."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,7 +329,7 @@ class Candidates:
     open: tuple[Candidate, ...]
     """Need votes and were never before this rater; fewest missing first, then priority, then age."""
     golden: tuple[Candidate, ...]
-    """Golden items never before this rater."""
+    """Golden items never before this rater; none for insiders, who may read the answers."""
     repeats: tuple[Candidate, ...]
     """Judged by this rater at least `repeat_after` items ago and not yet repeated; newest first."""
     disputes: tuple[Candidate, ...]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select, update
 
 from keel.store import tables
 from keel.store.rows import ItemState, Said
@@ -29,7 +29,8 @@ BATCH = 500
 
 # built once: SQLAlchemy then finds their compiled form without looking at them
 SLOT = select(SLOTS).where(SLOTS.c.item_id == bindparam("item"))
-WRITTEN = ("kind", "gold", "state", "removed", "settled", *ANSWERS, "votes", "skips", "flags", "live", "filled")
+WRITTEN = ("kind", "gold", "state", "removed", "settled", "revealed")
+WRITTEN += (*ANSWERS, "votes", "skips", "flags", "live", "filled")
 WRITE = (
     update(SLOTS)
     .where(SLOTS.c.item_id == bindparam("item"))
@@ -55,6 +56,16 @@ def state_of(slot: Mapping[str, Any], overlap: int) -> ItemState:
         return "complete" if 2 * max(slot[answer] for answer in ANSWERS) > slot["votes"] else "disputed"
     # one rater's skip never takes a pair from all others, even where one vote is enough
     return "parked" if slot["skips"] >= max(overlap, 2) else "open"
+
+
+def by_others(slot: Row, own: int) -> bool:
+    """Whether anything counts on the item besides `own` judgments of one rater."""
+    return slot.votes + slot.skips > own or slot.settled is not None
+
+
+def said_by_others(own: int) -> ColumnElement[bool]:
+    """The same in SQL."""
+    return or_(SLOTS.c.votes + SLOTS.c.skips > own, SLOTS.c.settled.is_not(None))
 
 
 def slot_of(tx: "Transaction", item_id: int) -> Row:
@@ -91,6 +102,7 @@ def write(tx: "Transaction", slot: Row, new: dict[str, Any], overlap: int) -> No
     new["votes"] = sum(new[answer] for answer in ANSWERS)
     new["filled"] = new["votes"] + new["live"]
     new["state"] = state_of(new, overlap)
+    new["revealed"] = slot.revealed or new["state"] != "open" or new["kind"] == "golden"
     tx.run(WRITE, {"item": slot.item_id, **{f"new_{name}": new[name] for name in WRITTEN}})
     if new["kind"] != slot.kind or new["removed"] != slot.removed:
         recount_project(tx, slot.project_id)
@@ -114,4 +126,5 @@ def restate(tx: "Transaction", project_id: int, overlap: int) -> None:
     for state, item_ids in changes.items():
         for start in range(0, len(item_ids), BATCH):
             part = item_ids[start : start + BATCH]
-            tx.run(update(SLOTS).where(SLOTS.c.item_id.in_(part)).values(state=state))
+            seen = {"revealed": True} if state != "open" else {}
+            tx.run(update(SLOTS).where(SLOTS.c.item_id.in_(part)).values(state=state, **seen))

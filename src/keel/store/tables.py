@@ -2,7 +2,7 @@
 
 Texts of an item stand in `items` and never change; what changes with every vote stands in `slots`, so that a vote
 writes a short row. Counters in `slots`, `memberships` and `projects` follow from leases and judgments and are written
-in the same transaction (`Store.recount` works them out anew).
+in the same transaction.
 """
 
 from sqlalchemy import (
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -34,6 +35,10 @@ def _column(name: str, kind: type | BigInteger, *more: ForeignKey) -> Column:
 
 def _count(name: str) -> Column:
     return Column(name, Integer, nullable=False, server_default=text("0"))
+
+
+def _flag(name: str) -> Column:
+    return Column(name, Boolean, nullable=False, server_default=false())
 
 
 users = Table(
@@ -82,6 +87,7 @@ memberships = Table(
     _count("n_golden"),
     _count("n_repeat"),
     _count("n_adjudicate"),
+    _flag("insider"),
     PrimaryKeyConstraint("project_id", "user_id"),
     UniqueConstraint("project_id", "pseudonym"),
     Index("memberships_of_user", "user_id"),
@@ -133,6 +139,7 @@ slots = Table(
     _count("flags"),
     _count("live"),
     _count("filled"),  # votes + live: a column of its own for the index
+    _flag("revealed"),
 )
 Index(
     "slots_open",

@@ -10,7 +10,17 @@ from sqlalchemy import Select, func, select, text
 from keel.store import tables
 from keel.store.candidates import purpose_column
 from keel.store.judging import Judging, judgment_of
-from keel.store.rows import CHOICES, PURPOSES, Judgment, Progress, Project, Purpose, RaterProgress, VoteTable
+from keel.store.rows import (
+    CHOICES,
+    PURPOSES,
+    Judgment,
+    Membership,
+    Progress,
+    Project,
+    Purpose,
+    RaterProgress,
+    VoteTable,
+)
 
 if TYPE_CHECKING:
     from keel.store.store import Transaction
@@ -110,13 +120,13 @@ class Work(Judging):
         today = today.where(*counted, counts)
         left = 0
         if project.state == "open" and member is not None and member.active:
-            left = self._left(project, user_id, done)
+            left = self._left(project, member, done)
         elif project.state == "calibrating":
             current = self._tx.rounds.current(project_id)
             left = 0 if current is None else len(current.item_ids) - self._tx.rounds.num_judged(current.id, user_id)
         return RaterProgress(done=sum(done.values()), left=left, today=self._tx.rows(today)[0][0])
 
-    def _left(self, project: Project, user_id: int, done: Mapping[Purpose, int]) -> int:
+    def _left(self, project: Project, member: Membership, done: Mapping[Purpose, int]) -> int:
         """How many tasks wait for the rater at most.
 
         Whatever the rater does lowers it by one, a vote, a skip, a golden item or a repeat alike: a number that stood
@@ -130,13 +140,14 @@ class Work(Judging):
         skips = (
             select(func.count())
             .select_from(LEASES.join(JUDGMENTS, JUDGMENTS.c.id == LEASES.c.judgment_id))
-            .where(LEASES.c.user_id == user_id, LEASES.c.project_id == project.id, LEASES.c.purpose == "judge")
+            .where(LEASES.c.user_id == member.user_id, LEASES.c.project_id == project.id, LEASES.c.purpose == "judge")
             .where(LEASES.c.state == "done", JUDGMENTS.c.choice == "skip")
         )
         by_others = row.votes - (judged - self._tx.rows(skips)[0][0])
         tasks = min(row.pairs, wanted - by_others)
         golden = sum(self._tx.items.counts(project.id, "golden").values())
-        share = project.settings.repeat_share + (project.settings.golden_share if golden else 0.0)
+        hidden = golden and not member.insider
+        share = project.settings.repeat_share + (project.settings.golden_share if hidden else 0.0)
         tasks = floor(tasks / max(1 - share, LEAST_OPEN))
         return max(1, tasks - judged - done.get("golden", 0) - done.get("repeat", 0))
 

@@ -4,5 +4,5 @@ Each file is one step and one transaction. Steps are frozen once released: they 
 nothing of keel that could change.
 """
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Oldest first; the last is the version this keel reads and writes."""

@@ -50,7 +50,7 @@ def golden(
     ballots = kept_of(request).get("senior ballots", visit.of.id, lambda: _by_seniors(store, visit))
     with store.reading() as tx:
         known = list(tx.items.each(visit.of.id, "golden"))
-        judged = tx.items.many(sorted({ballot.item_id for ballot in ballots}))
+        judged = [item for item in tx.items.many(sorted({ballot.item_id for ballot in ballots})) if item.revealed]
         wanted = tx.work.progress(visit.of.id).votes_wanted
         raters = sum(member.active and member.role == "rater" for member in tx.people.members(visit.of.id))
     found = gold_candidates(judged, ballots, {ballot.rater for ballot in ballots}, count, seed=visit.of.id)

@@ -57,10 +57,12 @@ class ItemShown(Model):
     flags: int
     created: float
     removed: float | None
+    revealed: bool
+    """Whether its votes may be read: all are in, or what else ends blind voting on it happened."""
     provenance: dict[str, Any] | None
     """Told to leads."""
     judgments: list[VoteShown] | None
-    """Told to leads."""
+    """Told to leads once the item is revealed; null before."""
 
 
 class ItemPage(Model):
@@ -106,7 +108,7 @@ def items(
     """Items, oldest first; removed ones only where `state=removed`."""
     with store.reading() as tx:
         found = tx.items.find(visit.of.id, kind=kind, text=text, state=state, flagged=flagged, page=page, size=size)
-        votes = votes_by_item(tx, visit, [item.id for item in found.items]) if visit.leads else None
+        votes = votes_by_item(tx, visit, [item.id for item in found.items if item.revealed]) if visit.leads else None
     shown = [item_shown(item, visit, votes) for item in found.items]
     return ItemPage(items=shown, total=found.total, page=page, size=size)
 
@@ -209,8 +211,9 @@ def item_shown(item: Item, visit: Visit, votes: dict[int, list[VoteShown]] | Non
         flags=item.flags,
         created=item.created,
         removed=item.removed,
+        revealed=item.revealed,
         provenance=dict(item.provenance) if visit.leads else None,
-        judgments=votes[item.id] if votes is not None and visit.leads else None,
+        judgments=votes.get(item.id) if votes is not None and visit.leads else None,
     )
 
 

@@ -94,7 +94,7 @@ class AgreementShown(Model):
     responsible: list[str]
     """Raters who clearly lower the agreement of all."""
     disputed: list[int]
-    """Items that carry most of the disagreement, the first most."""
+    """Items that carry most of the disagreement, the first most; only those whose votes may be read."""
 
 
 class FinishShown(Model):
@@ -273,7 +273,8 @@ def all_ballots(tx: Transaction, project_id: int, purposes: Sequence[Purpose] = 
 def _agreement(store: Store, visit: Visit) -> AgreementShown:
     with store.reading() as tx:
         ballots = all_ballots(tx, visit.of.id, ("judge", "calibration"))
-    checked = gate(ballots)
+        hidden = tx.items.hidden(visit.of.id)
+    checked = gate(ballots, unnamed=hidden)
     report, cells = checked.report, heat_map(ballots, checked.report)
     unknown = Figure(value=None, low=None, high=None)
     return AgreementShown(

@@ -70,9 +70,12 @@ def download(
     p: ProjectPath,
     name: Annotated[str, Path(pattern=SNAPSHOT_NAME, description="Name, or 8 or more digits of the hash")],
 ) -> StreamingResponse:
-    """The records as JSON lines, checked against their hash on the way."""
-    with store.reading() as tx:
+    """The records as JSON lines, checked against their hash on the way. Votes that could not be read before can be
+    from now on, so seniors and leads are not asked about those pairs any more.
+    """
+    with store.writing() as tx:
         found = tx.snapshots.get(p, name)
+        tx.items.reveal(visit.of.id)
     return _streamed(_lines(store, found), f"{p}@{found.name}.jsonl")
 
 
@@ -86,9 +89,13 @@ def export(
     ),
     labels: Annotated[Method | None, Query(description="left out: what the project's settings say")] = None,
 ) -> StreamingResponse:
-    """Records as they are now, or every judgment ever appended, as JSON lines. Nothing is frozen."""
+    """Records as they are now, or every judgment ever appended, as JSON lines. Nothing is frozen. Votes that could not
+    be read before can be from now on, so seniors and leads are not asked about those pairs any more.
+    """
     with store.writing() as tx:
         audited(tx, visit, "export", f"project {p}", kind=kind)
+        if kind != "golden":
+            tx.items.reveal(visit.of.id)
     rows = _history(store, visit) if kind == "history" else _now(store, visit, kind, labels)
     return _streamed((json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows), f"{p}-{kind}.jsonl")
 
