@@ -6,7 +6,7 @@ with guards off and once with guards on.
 """
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ label = desk.label
 true_preference = desk.true_preference
 '''
 
+ASSISTANT = '''"""An AI judge and a critic for the help desk: they read tone and focus, and know no facts."""
+
+from keel.demo.ai import Assistant
+
+assistant = Assistant(seed={seed})
+judge = assistant.judge
+revise = assistant.revise
+'''
+
 
 def main_demo(
     directory: Path, seed: int, overrides: Sequence[str], progress: Progress, *, quick: bool = False
@@ -80,8 +89,9 @@ def build(folder: Path, seed: int, *, quick: bool = False) -> None:
         write_jsonl(draft / "questions.jsonl", [q.prompt for q in world.train_questions])
         write_jsonl(draft / "evaluation.jsonl", [q.prompt for q in world.eval_questions])
         (draft / "judges.py").write_text(JUDGES.format(seed=seed))
-        with as_file(files("keel.demo") / "recipe.yaml") as recipe:
-            (draft / "recipe.yaml").write_text(recipe.read_text())
+        (draft / "assistant.py").write_text(ASSISTANT.format(seed=seed))
+        for name in ("recipe.yaml", "constitution.yaml"):
+            (draft / name).write_text((files("keel.demo") / name).read_text())
         write_model(draft / "model", world, seed)
 
 

@@ -7,7 +7,7 @@ none again. Several processes may share a file.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ AT_ONCE = 500
 class Answers:
     """A file of answers. May be used from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._lock = path, threading.Lock()
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """A shared file holds answers that other runs have paid for."""
+        self.path, self.shared, self._lock = path, shared, threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
@@ -70,6 +71,8 @@ class Purse:
     endpoint: EndpointConfig
     budget_usd: float | None
     spent_usd: float = 0.0
+    counted: set[str] = field(default_factory=set)
+    """Keys of the answers in `spent_usd`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reserve(self, input_tokens: int, output_tokens: int) -> None:
@@ -83,6 +86,12 @@ class Purse:
                 f"{self.budget_usd:g} are spent, and the requests under way may cost up to ${reserve:.4f}. Raise "
                 "budget_usd and give the same command again; what was answered is kept."
             )
+
+    def count(self, known: Mapping[str, Mapping[str, Any]], *, shared: bool) -> None:
+        """Count what answers from before have cost, unless other runs may have paid for them."""
+        for key in known.keys() - self.counted:
+            self.counted.add(key)
+            self.spent_usd += 0.0 if shared else known[key].get("usd", 0.0)
 
     def pay(self, input_tokens: int, output_tokens: int) -> float:
         """US dollars of one answer."""

@@ -69,7 +69,7 @@ class PythonJudge:
     def identity(self) -> dict[str, Any]:
         return {"python": self.content or self.spec}
 
-    def size(self, _: Question) -> tuple[int, int]:
+    def size(self, question: Question) -> tuple[int, int]:
         return 0, 0
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
