@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.exact import tabular
+from helpers.exact_online import tabular
 from helpers.mutants import CHECKS, MUTANTS, SURVIVORS, Mutant, planted
 
 NOTICED = 0.03

@@ -15,15 +15,14 @@ from helpers.exact import (
     adam,
     expected_reward,
     kl,
-    llama,
     llama_policy,
     short_sighted_best,
     source,
     table_policy,
-    tabular,
     token_table,
     total_variation,
 )
+from helpers.exact_online import llama, tabular
 from helpers.exact_pairs import ipo_best, prefer
 
 from keel.algorithms.settings import GRPOConfig, KLConfig

@@ -15,14 +15,40 @@ from helpers.tiny import VOCAB_SIZE, tiny_model
 from torch import Tensor, nn
 
 from keel.algorithms.grpo import GRPO
+from keel.algorithms.kto import KTO
+from keel.algorithms.online_dpo import OnlineDPO
 from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.preference import DPO
+from keel.algorithms.preference import PairPreference
+from keel.algorithms.reinforce_pp import ReinforcePP
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import (
+    DPOConfig,
+    GRPOConfig,
+    IPOConfig,
+    KLConfig,
+    KTOConfig,
+    OnlineDPOConfig,
+    ORPOConfig,
+    PairLossConfig,
+    PPOConfig,
+    ReinforcePPConfig,
+    RLOOConfig,
+    SimPOConfig,
+)
 from keel.algorithms.sft import SFT
 from keel.batch.pack import pack
-from keel.batch.types import AXIS, CriticRollout, PairBatch, PreferenceBatch, Rollout, TokenBatch, expand, widen
+from keel.batch.types import (
+    AXIS,
+    CriticRollout,
+    PairBatch,
+    PreferenceBatch,
+    RatingBatch,
+    Rollout,
+    TokenBatch,
+    expand,
+    widen,
+)
 from keel.models.critic import Critic
 from keel.models.heads import ValueHead
 from keel.models.packed import token_logprobs
@@ -102,6 +128,27 @@ def referred(batch: PairBatch, ref: nn.Module) -> PreferenceBatch:
     """Comparisons with what `ref` says of them."""
     said = batch.sum_per_response(token_logprobs(ref, pack(batch))[0])
     return widen(batch, PreferenceBatch, sequence_ref_logprobs=said)
+
+
+def ratings(seed: int = 0, *, ref: nn.Module | None = None) -> RatingBatch:
+    """Responses with thumbs up, down and between, each beside the response to another prompt; some tokens do not
+    count.
+    """
+    batch = ratings_of(preferences(seed, ref=ref or policy(1)))
+    return replace(batch, desirable=torch.tensor([1.0, 0.0, 1.0, 0.75, 0.0]))
+
+
+def ratings_of(batch: PreferenceBatch) -> RatingBatch:
+    """The first response of every pair as one that was rated, by the chance that it is the better one; the second as
+    one that answers another prompt.
+    """
+    said = {f.name: getattr(batch, f.name) for f in fields(TokenBatch)}
+    return RatingBatch(
+        **said,
+        desirable=batch.preference,
+        weight=batch.weight,
+        sequence_ref_logprobs=batch.sequence_ref_logprobs,
+    )
 
 
 @torch.no_grad()
@@ -207,13 +254,18 @@ def ppo_bench(kind: str) -> Callable[..., Bench]:
     return make
 
 
-def rloo_bench(
-    *, temperature: float = 1.0, kl: KLPenalty | None = None, rollout_of: Rollout | None = None, **changes: Any
-) -> Bench:
-    model = policy()
-    config = RLOOConfig(**{"entropy_coef": 0.01, "clip_high": 0.3, **changes})
-    batch = rollout_of or rollout(model, temperature=temperature)
-    return Bench(algorithm=RLOO(model, config, kl or penalty(), temperature), trained=model, raw=batch)
+def critic_free(kind: Any, settings: Any, **fixed: Any) -> Callable[..., Bench]:
+    """Benches of an algorithm that needs no critic and nothing but its settings; `fixed` are among these."""
+
+    def make(
+        *, temperature: float = 1.0, kl: KLPenalty | None = None, rollout_of: Rollout | None = None, **changes: Any
+    ) -> Bench:
+        model = policy()
+        config = settings(**{"entropy_coef": 0.01, **fixed, **changes})
+        batch = rollout_of or rollout(model, temperature=temperature)
+        return Bench(algorithm=kind(model, config, kl or penalty(), temperature), trained=model, raw=batch)
+
+    return make
 
 
 def grpo_bench(
@@ -228,11 +280,26 @@ def grpo_bench(
     return Bench(algorithm=algorithm, trained=model, raw=batch)
 
 
-def dpo_bench(**changes: Any) -> Bench:
+def preference_bench(config: Any, **changes: Any) -> Bench:
     model = policy()
-    return Bench(algorithm=DPO(model, DPOConfig(**changes)), trained=model, raw=preferences())
+    algorithm = PairPreference(model, config.model_validate({**config.model_dump(), **changes}))
+    return Bench(algorithm=algorithm, trained=model, raw=preferences())
 
 
+def kto_bench(**changes: Any) -> Bench:
+    model = policy()
+    config = KTOConfig(**{**KTO_CONFIG.model_dump(), **changes})
+    return Bench(algorithm=KTO(model, config, EVERYTHING), trained=model, raw=ratings())
+
+
+PAIR_CONFIGS: dict[str, Any] = {
+    "dpo": DPOConfig(label_smoothing=0.1),
+    "dpo robust": DPOConfig(label_noise=0.1),
+    "ipo": IPOConfig(label_smoothing=0.05),
+    "simpo": SimPOConfig(label_noise=0.1),
+    "orpo": ORPOConfig(odds_weight=0.5),
+}
+KTO_CONFIG = KTOConfig(desirable_weight=1.0, undesirable_weight=0.7)
 BENCHES: dict[str, Callable[..., Bench]] = {
     "sft": sft_bench,
     "reward head": reward_bench("head"),
@@ -240,18 +307,43 @@ BENCHES: dict[str, Callable[..., Bench]] = {
     "reward hybrid": reward_bench("hybrid"),
     "ppo separate": ppo_bench("separate"),
     "ppo trunk": ppo_bench("trunk"),
-    "rloo": rloo_bench,
+    "rloo": critic_free(RLOO, RLOOConfig, clip_high=0.3),
     "grpo": grpo_bench,
     "grpo dr_grpo": partial(grpo_bench, preset="dr_grpo", kl=penalty()),
     "grpo dapo": partial(grpo_bench, preset="dapo"),
-    "dpo": partial(dpo_bench, label_smoothing=0.1),
-    "dpo robust": partial(dpo_bench, label_noise=0.1),
-    "dpo ipo": partial(dpo_bench, loss="ipo"),
+    "reinforce_pp": critic_free(ReinforcePP, ReinforcePPConfig, clip_high=0.3),
+    "reinforce_pp prompt": critic_free(ReinforcePP, ReinforcePPConfig, clip_high=0.3, baseline="prompt"),
+    "online_dpo": critic_free(OnlineDPO, OnlineDPOConfig),
+    "online_dpo hard": critic_free(OnlineDPO, OnlineDPOConfig, label="hard", pairs="best_worst"),
+    "online_dpo ipo": critic_free(OnlineDPO, OnlineDPOConfig, loss="ipo"),
+    **{name: partial(preference_bench, config) for name, config in PAIR_CONFIGS.items()},
+    "kto": kto_bench,
 }
 PPO_FORMS = ("ppo separate", "ppo trunk")
 GROUPED = ("rloo", "grpo", "grpo dr_grpo", "grpo dapo")
-ONLINE = (*PPO_FORMS, *GROUPED)
-PREFERENCE = ("dpo", "dpo robust", "dpo ipo")
+WHITENED = ("reinforce_pp", "reinforce_pp prompt")
+ADVANTAGED = (*PPO_FORMS, *GROUPED, *WHITENED)
+ONLINE_PAIRS = ("online_dpo", "online_dpo hard", "online_dpo ipo")
+ONLINE = (*ADVANTAGED, *ONLINE_PAIRS)
+PREFERENCE = tuple(PAIR_CONFIGS)
+WITH_REFERENCE = ("dpo", "dpo robust", "ipo")
+
+
+def critic_free_algorithm(
+    name: str, model: nn.Module, kl: KLPenalty, temperature: float = 1.0, longest: int = LONGEST
+) -> Any:
+    """The algorithm of a bench without a critic, on another model and otherwise with its own settings' defaults."""
+    kind, _, form = name.partition(" ")
+    if kind == "grpo":
+        return GRPO(model, GRPOConfig(preset=form or "none"), kl, longest, temperature)
+    if kind == "reinforce_pp":
+        return ReinforcePP(model, ReinforcePPConfig(baseline=form or "rollout"), kl, temperature)
+    if kind == "online_dpo":
+        changes: dict[str, Any] = {"hard": {"label": "hard", "pairs": "best_worst"}, "ipo": {"loss": "ipo"}}.get(
+            form, {}
+        )
+        return OnlineDPO(model, OnlineDPOConfig(**changes), kl, temperature)
+    return RLOO(model, RLOOConfig(), kl, temperature)
 
 
 def poisoned(batch: TokenBatch, value: float) -> TokenBatch:

@@ -6,7 +6,6 @@ over 85 terms, and the product's own classes train towards it. What measures the
 trains: it reads next-token logits and adds up logs.
 """
 
-import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +16,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from keel.algorithms.grpo import GRPO
-from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import GRPOConfig, KLConfig, OnlineDPOConfig, PPOConfig, ReinforcePPConfig, RLOOConfig
 from keel.core.config import Config
 from keel.models.attention import NAME
-from keel.models.critic import Critic
-from keel.models.generate import InProcessSampler, Sampler, Samples
-from keel.models.heads import ValueHead
+from keel.models.generate import Sampler, Samples
 from keel.train.judge import FunctionScorer, Judge
-from keel.train.loop import LoopConfig, fit
-from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.rollout import EncodedPrompt, Reference, RolloutConfig, RolloutSource
 from keel.train.settings import OptimConfig, ShapingConfig
 from keel.train.step import Metrics
@@ -191,6 +183,8 @@ class Settings(Config):
     ppo: PPOConfig = PPOConfig(epochs=2, minibatches=1, value_coef=1.0, value_clip=None, stop_at_kl=None)
     rloo: RLOOConfig = RLOOConfig(epochs=1, minibatches=1, stop_at_kl=None)
     grpo: GRPOConfig = GRPOConfig(preset="dr_grpo", epochs=1, minibatches=1, stop_at_kl=None)
+    reinforce_pp: ReinforcePPConfig = ReinforcePPConfig(epochs=1, minibatches=1, stop_at_kl=None)
+    online_dpo: OnlineDPOConfig = OnlineDPOConfig(epochs=1, minibatches=1, stop_at_kl=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,38 +283,6 @@ def source(
     )
 
 
-def table_critic() -> Critic:
-    return Critic(nn.Identity(), Table(TableConfig(width=1)))
-
-
-def llama_critic() -> Critic:
-    return Critic(ValueHead(64), llama_policy().model)
-
-
-def optimise(algorithm: str, policy: nn.Module, critic: Critic, sampler: Sampler, settings: Settings) -> Outcome:
-    """Train `policy` with the product's loop and measure."""
-    s, reference = settings, copy.deepcopy(policy)
-    rollouts = source(policy, reference, sampler, s.samples, s.temperature)
-    penalty = KLPenalty(s.kl, s.kl.initial)
-    groups = [ParameterGroup(parameters=trainable(policy))]
-    if algorithm == "ppo":
-        groups.append(ParameterGroup(parameters=trainable(critic), learning_rate=s.critic_learning_rate))
-        optimizer = Optimizer(groups, s.optim, s.updates * s.ppo.epochs)
-        loop = LoopConfig(epochs=s.ppo.epochs, micro_batch_tokens=100_000)
-        batches = rollouts.critic_batches(critic, 0, s.updates)
-        history = list(fit(batches, PPO(policy, critic, s.ppo, penalty, s.temperature), optimizer, loop))
-    else:
-        grouped = (
-            RLOO(policy, s.rloo, penalty, s.temperature)
-            if algorithm == "rloo"
-            else GRPO(policy, s.grpo, penalty, LONGEST, s.temperature)
-        )
-        optimizer = Optimizer(groups, s.optim, s.updates * grouped.config.epochs)
-        loop = LoopConfig(epochs=grouped.config.epochs, micro_batch_tokens=100_000)
-        history = list(fit(rollouts.batches(0, s.updates), grouped, optimizer, loop))
-    return outcome(policy, reference, s, history)
-
-
 def adam(learning_rate: float) -> OptimConfig:
     return OptimConfig(
         learning_rate=learning_rate, beta2=0.99, warmup_share=0, final_share=0.02, max_grad_norm=100, eps=1e-8
@@ -329,31 +291,3 @@ def adam(learning_rate: float) -> OptimConfig:
 
 def muon(learning_rate: float) -> OptimConfig:
     return adam(learning_rate).model_copy(update={"name": "muon", "muon_learning_rate": learning_rate})
-
-
-HOLD = KLConfig(controller="fixed", initial=1.0)
-TABLE = {
-    "ppo": Settings(updates=80, optim=adam(0.15)),
-    "rloo": Settings(updates=120, optim=adam(0.15)),
-    "grpo": Settings(updates=120, optim=adam(0.15)),
-}
-LLAMA = {
-    "ppo": Settings(updates=80, samples=48, optim=muon(0.005), critic_learning_rate=0.005, kl=HOLD),
-    "rloo": Settings(updates=150, samples=48, optim=muon(0.005), kl=HOLD),
-    "grpo": Settings(updates=150, samples=48, optim=muon(0.005), kl=HOLD),
-}
-
-
-def tabular(algorithm: str, **changes: Any) -> Outcome:
-    """A run on the table policy; `changes` replace settings of TABLE."""
-    policy = table_policy()
-    return optimise(
-        algorithm, policy, table_critic(), ExactSampler(policy), TABLE[algorithm].model_copy(update=changes)
-    )
-
-
-def llama(algorithm: str, **changes: Any) -> Outcome:
-    """A run on a one-layer Llama, sampled as the product samples."""
-    policy = llama_policy()
-    sampler = InProcessSampler(policy, {EOS})
-    return optimise(algorithm, policy, llama_critic(), sampler, LLAMA[algorithm].model_copy(update=changes))

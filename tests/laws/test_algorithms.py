@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.benches import BENCHES, ONLINE, cut_into_responses, poisoned, reward_model, tokens, unshared
+from helpers.benches import ADVANTAGED, BENCHES, cut_into_responses, poisoned, reward_model, tokens, unshared
 
 from keel.batch.pack import pack
 from keel.models.packed import forward_hidden, token_logprobs
@@ -32,7 +32,7 @@ def test_what_does_not_count_may_be_nan(name):
     bench.gradient(poisoned(poison, float("nan"))).assert_close(bench.gradient(poisoned(clean, 0.0)), 0.0)
 
 
-@pytest.mark.parametrize("name", ["sft", *ONLINE])
+@pytest.mark.parametrize("name", ["sft", *ADVANTAGED])
 def test_a_shared_prompt_is_as_good_as_copies_of_it(name):
     bench = BENCHES[name]()
     batch = bench.algorithm.prepare(bench.raw)

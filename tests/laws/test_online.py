@@ -1,17 +1,20 @@
-"""Laws of PPO, RLOO and GRPO: what a rollout is worth, and that the first step is on policy (SCIENCE T7)."""
+"""Laws of the online methods: what a rollout is worth, and that the first step is on policy (SCIENCE T7)."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from helpers.benches import (
+    ADVANTAGED,
     BENCHES,
     GROUPED,
     KL_COEF,
-    LONGEST,
     ONLINE,
     PPO_FORMS,
+    WHITENED,
     Bench,
+    critic_free_algorithm,
     cut_into_responses,
     penalty,
     policy,
@@ -19,10 +22,8 @@ from helpers.benches import (
 from helpers.tiny import tiny_model
 from torch import Tensor, nn
 
-from keel.algorithms.grpo import GRPO
 from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import KLConfig, PPOConfig
 from keel.batch.pack import pack
 from keel.batch.types import CriticRollout, Rollout
 from keel.models.adapters import add_lora, reference_mode
@@ -127,7 +128,7 @@ def test_only_classic_grpo_weighs_a_token_by_the_length_of_its_response(preset, 
     assert float(of_short / of_long) == pytest.approx(ratio)
 
 
-@online
+@pytest.mark.parametrize("name", [*PPO_FORMS, *GROUPED])
 def test_what_a_row_is_worth_does_not_depend_on_its_company(name):
     bench = BENCHES[name](**({"whiten_advantages": False} if name in PPO_FORMS else {}))
     prepare, raw = bench.algorithm.prepare, bench.raw
@@ -136,6 +137,30 @@ def test_what_a_row_is_worth_does_not_depend_on_its_company(name):
         alone = prepare(raw.rows(slice(i, i + 1)))
         for field in ("advantages", "returns") if name in PPO_FORMS else ("advantages",):
             torch.testing.assert_close(getattr(alone, field), getattr(whole.rows(slice(i, i + 1)), field))
+
+
+@pytest.mark.parametrize("name", WHITENED)
+def test_reinforce_pp_pays_a_token_by_all_that_is_still_to_come(name):
+    """In units of the whole rollout; with baseline prompt the score counts from the mean of its prompt's."""
+    bench = BENCHES[name]()
+    raw, kept = bench.raw, bench.raw.response_mask
+    if name == "reinforce_pp prompt":
+        means = torch.cat([group.mean().expand(len(group)) for group in raw.scores.split(raw.fanout.tolist())])
+        raw = replace(raw, scores=raw.scores - means)
+    expected = torch.cat(reward_to_go(raw))[kept]
+    batch = bench.algorithm.prepare(bench.raw)
+    white = (expected - expected.mean()) / expected.std()
+    torch.testing.assert_close(batch.advantages[kept], white, rtol=1e-4, atol=1e-5)
+    assert not batch.advantages[~kept].any()
+
+
+def test_reinforce_pp_needs_one_sample_a_prompt_and_learns_nothing_from_equal_ones():
+    bench = BENCHES["reinforce_pp"](kl=penalty(estimator="k3", placement="loss"))
+    single = bench.raw.only(torch.tensor([0, 2, 5, 7, 9]))
+    assert single.fanout.tolist() == [1] * 5
+    assert bench.algorithm.prepare(single).advantages.abs().max() > 0.5
+    equal = bench.algorithm.prepare(replace(single, scores=torch.ones_like(single.scores)))
+    assert not equal.advantages.any()
 
 
 @ppo
@@ -168,7 +193,7 @@ def own_values(bench: Bench) -> Tensor:
     return bench.trained["critic"].values(packed, hidden_before(bench.trained["policy"], packed))
 
 
-@online
+@pytest.mark.parametrize("name", ADVANTAGED)
 def test_no_advantage_no_gradient_of_the_policy(name):
     changes = {"value_coef": 0.0} if name in PPO_FORMS else {"kl": penalty()}
     bench = BENCHES[name](entropy_coef=0.0, **changes)
@@ -218,16 +243,13 @@ def test_the_first_ratio_is_one(name, architecture, temperature, lora):
     raw = source.with_values(batch, algorithm.critic) if name in PPO_FORMS else batch
     step = Bench(algorithm=algorithm, trained=trained, raw=raw).gradient(micro_batch_tokens=64)
     assert step.metrics["log_ratio_max"] <= 1e-5
-    assert step.metrics["clip_fraction"] == 0
+    assert step.metrics.get("clip_fraction", 0) == 0
     assert step.metrics["approx_kl"] == pytest.approx(0, abs=1e-9)
 
 
-def algorithm_on(name: str, model: nn.Module, temperature: float) -> tuple[PPO | RLOO | GRPO, nn.Module]:
-    if name == "rloo":
-        return RLOO(model, RLOOConfig(), penalty(), temperature), model
-    if name in GROUPED:
-        preset = name.partition(" ")[2] or "none"
-        return GRPO(model, GRPOConfig(preset=preset), penalty(), LONGEST, temperature), model
+def algorithm_on(name: str, model: nn.Module, temperature: float) -> tuple[Any, nn.Module]:
+    if name not in PPO_FORMS:
+        return critic_free_algorithm(name, model, penalty(), temperature), model
     critic = Critic(ValueHead(32), None if name == "ppo trunk" else tiny_model("llama", seed=3).base_model)
     ppo = PPO(model, critic, PPOConfig(), penalty(), temperature)
     return ppo, nn.ModuleDict({"policy": model, "critic": critic})

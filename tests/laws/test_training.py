@@ -9,14 +9,19 @@ import pytest
 import torch
 from helpers.benches import (
     BENCHES,
-    GROUPED,
+    KTO_CONFIG,
     ONLINE,
+    PAIR_CONFIGS,
+    PPO_FORMS,
     PREFERENCE,
     Recorder,
     critic,
+    critic_free_algorithm,
     pairs,
     policy,
     preferences,
+    ratings,
+    ratings_of,
     referred,
     reward_model,
     tokens,
@@ -24,12 +29,16 @@ from helpers.benches import (
 from helpers.tiny import EOS
 from torch import nn
 
-from keel.algorithms.grpo import GRPO
+from keel.algorithms.kto import KTO
 from keel.algorithms.ppo import PPO, KLPenalty
-from keel.algorithms.preference import DPO
+from keel.algorithms.preference import PairPreference
 from keel.algorithms.reward import RewardModelling
-from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import (
+    KLConfig,
+    KTOConfig,
+    PairLossConfig,
+    PPOConfig,
+)
 from keel.algorithms.sft import SFT
 from keel.batch.types import PairBatch, TokenBatch
 from keel.models.generate import InProcessSampler
@@ -79,11 +88,6 @@ class Training:
 
 
 UPDATES = 6
-DPO_CONFIGS = {
-    "dpo": DPOConfig(label_smoothing=0.1),
-    "dpo robust": DPOConfig(label_noise=0.1),
-    "dpo ipo": DPOConfig(loss="ipo"),
-}
 
 
 def optim(name: str) -> OptimConfig:
@@ -119,11 +123,8 @@ def online(name: str, config: OptimConfig, updates: int = UPDATES) -> Training:
         config=RolloutConfig(prompts=4, samples=4, max_new_tokens=6, temperature=1.0, micro_batch_tokens=64, seed=5),
     )
     modules, groups = {"policy": model}, [ParameterGroup(parameters=trainable(model))]
-    if name in GROUPED:
-        preset = name.partition(" ")[2] or "none"
-        algorithm: Any = (
-            RLOO(model, RLOOConfig(), kl) if name == "rloo" else GRPO(model, GRPOConfig(preset=preset), kl, 6)
-        )
+    if name not in PPO_FORMS:
+        algorithm: Any = critic_free_algorithm(name, model, kl, longest=6)
 
         def source(start: int) -> Any:
             return rollouts.batches(start, updates)
@@ -155,10 +156,13 @@ def training(name: str, config: OptimConfig) -> Training:
     if kind == "reward":
         model = reward_model(form)
         return offline(model, RewardModelling(model, PairLossConfig()), [pairs(i) for i in range(UPDATES)], config)
-    if kind == "dpo":
+    if name in PREFERENCE:
         model = policy()
-        dpo = DPO(model, DPO_CONFIGS[name])
-        return offline(model, dpo, [preferences(i, ref=policy()) for i in range(UPDATES)], config)
+        algorithm = PairPreference(model, PAIR_CONFIGS[name])
+        return offline(model, algorithm, [preferences(i, ref=policy()) for i in range(UPDATES)], config)
+    if name == "kto":
+        model = policy()
+        return offline(model, KTO(model, KTO_CONFIG, 40), [ratings(i, ref=policy()) for i in range(UPDATES)], config)
     return online(name, config)
 
 
@@ -218,9 +222,17 @@ def better_at_the_end(seed: int) -> PairBatch:
 def test_a_policy_learns_a_preference(name):
     model, reference = policy(), policy()
     batches = [referred(better_at_the_end(seed), reference) for seed in range(40)]
-    training = offline(model, DPO(model, DPO_CONFIGS[name]), batches, optim("adamw"))
+    training = offline(model, PairPreference(model, PAIR_CONFIGS[name]), batches, optim("adamw"))
     history = list(training.steps(0))
     assert sum(metrics["accuracy"] for metrics in history[-8:]) / 8 >= 0.9
+    assert history[-1]["chosen_log_ratio"] > history[-1]["rejected_log_ratio"] + 2
+
+
+def test_kto_learns_from_thumbs_up_and_down():
+    """Of every pair one response is rated; the other stands for one that answers another prompt."""
+    model, reference = policy(), policy()
+    batches = [ratings_of(referred(better_at_the_end(seed), reference)) for seed in range(60)]
+    history = list(offline(model, KTO(model, KTOConfig(), 1000), batches, optim("adamw")).steps(0))
     assert history[-1]["chosen_log_ratio"] > history[-1]["rejected_log_ratio"] + 2
 
 
@@ -235,7 +247,7 @@ def test_a_reward_model_learns_a_preference(form):
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_a_policy_learns_what_pays(name):
-    training = online(name, optim("adamw"), updates=60 if name in GROUPED else 30)
+    training = online(name, optim("adamw"), updates=30 if name in PPO_FORMS else 60)
     totals = [training.judge.running_mean * training.judge.running_count for _ in training.steps(0)]
     per_update = torch.tensor([0.0, *totals]).diff() / 16
     assert per_update[:5].mean() < 0.6

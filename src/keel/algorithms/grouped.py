@@ -1,9 +1,9 @@
-"""What methods share that compare the samples of a prompt and need no critic: RLOO and GRPO."""
+"""What methods share that need no critic: RLOO, GRPO, REINFORCE++ and online DPO."""
 
 from torch import Tensor, nn
 
 from keel.algorithms.ppo import KLPenalty, policy_figures
-from keel.algorithms.settings import GroupConfig
+from keel.algorithms.settings import CriticFreeConfig, GroupConfig
 from keel.batch.pack import pack
 from keel.batch.types import Experience, Rollout
 from keel.functional.policy_losses import clipped_surrogate
@@ -46,6 +46,6 @@ def clipped_terms(
     )
 
 
-def far_enough(config: GroupConfig, metrics: Metrics) -> bool:
+def far_enough(config: CriticFreeConfig, metrics: Metrics) -> bool:
     """True when an update has moved the policy as far from the one that sampled as the config allows."""
     return config.stop_at_kl is not None and metrics["approx_kl"] > config.stop_at_kl

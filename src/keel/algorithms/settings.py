@@ -14,7 +14,7 @@ KL_PRESETS = {
 }
 GRPO_PRESETS = {
     "dr_grpo": {"scale": "none", "average": "constant"},
-    "dapo": {"average": "tokens", "clip_high": 0.28},
+    "dapo": {"average": "tokens", "clip_high": 0.28, "resample_tries": 2},
 }
 
 
@@ -112,21 +112,29 @@ class PPOConfig(Config):
     """Rate of the critic; null takes the policy's."""
 
 
-class GroupConfig(Config):
-    """What every method needs that compares the samples of a prompt and has no critic."""
+class CriticFreeConfig(Config):
+    """What every method without a critic needs."""
 
     epochs: int = Field(1, ge=1)
     """Passes over each rollout."""
     minibatches: int = Field(2, ge=1)
     """Optimiser steps per pass."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    """The ratio is held above 1 - clip_low."""
-    clip_high: float = Field(0.2, gt=0)
-    """The ratio is held below 1 + clip_high."""
     entropy_coef: float = Field(0.0, ge=0)
     """Weight of the entropy bonus, in reward per nat."""
     stop_at_kl: float | None = Field(0.05, gt=0)
     """An update ends early when the policy has moved this far from the one that sampled, in nats per token."""
+    resample_tries: int = Field(0, ge=0)
+    """Dynamic sampling (DAPO): how often an update may sample other prompts in place of those whose samples are all
+    paid alike and so teach nothing. What is still missing then is filled up with these; 0 trains on what came."""
+
+
+class GroupConfig(CriticFreeConfig):
+    """What those of them need that clip the ratio."""
+
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is held above 1 - clip_low."""
+    clip_high: float = Field(0.2, gt=0)
+    """The ratio is held below 1 + clip_high."""
 
 
 class RLOOConfig(GroupConfig):
@@ -138,7 +146,8 @@ class GRPOConfig(GroupConfig):
 
     preset: Literal["none", "dr_grpo", "dapo"] = "none"
     """none is GRPO as published; dr_grpo takes scale none and average constant (Liu et al. 2025); dapo averages over
-    tokens and clips at 1.28 (Yu et al. 2025). Fields given beside a preset win over it."""
+    tokens, clips at 1.28 and takes resample_tries 2 (Yu et al. 2025; its penalty for overlong answers is
+    ppo.shaping.overlong_buffer). Fields given beside a preset win over it."""
     scale: Literal["std", "none"] = "std"
     """What the advantages of a prompt are divided by: the deviation of its scores, which weighs prompts by how alike
     their samples are, or nothing."""
@@ -150,6 +159,36 @@ class GRPOConfig(GroupConfig):
     @classmethod
     def _fill_preset(cls, values: object) -> object:
         return filled(values, GRPO_PRESETS)
+
+
+class ReinforcePPConfig(GroupConfig):
+    """REINFORCE++ (Hu et al. 2025): PPO without a critic, its advantages in units of the whole rollout."""
+
+    baseline: Literal["rollout", "prompt"] = "rollout"
+    """What a score is compared with: the mean over the whole rollout, for which one sample a prompt is enough, or
+    first the mean of its prompt's samples (REINFORCE++-baseline)."""
+
+    @model_validator(mode="after")
+    def _nothing_to_resample(self) -> Self:
+        if self.baseline == "rollout" and self.resample_tries:
+            raise ValueError(
+                f"resample_tries={self.resample_tries} is for methods that compare the samples of a prompt, and "
+                "baseline: rollout compares all with all. Set baseline: prompt, or leave resample_tries out"
+            )
+        return self
+
+
+class OnlineDPOConfig(CriticFreeConfig):
+    """Online DPO (Guo et al. 2024): fresh pairs, judged by their scores. Its beta is the KL coefficient."""
+
+    loss: Literal["dpo", "ipo"] = "dpo"
+    """Of a pair: that of DPO, or the squared one of IPO."""
+    label: Literal["soft", "hard"] = "soft"
+    """What the judge says of a pair: soft is sigmoid(score - other score), the chance that Bradley-Terry gives it, and
+    leads to ref·exp(score/kl); hard is 1 for the better score, however little better, and has no such end."""
+    pairs: Literal["all", "best_worst"] = "all"
+    """Which of a prompt's samples make a pair: each with each, or only the best with the worst, which costs less a
+    sample and says nothing of what lies between."""
 
 
 class PairLossConfig(Config):

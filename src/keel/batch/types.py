@@ -11,6 +11,7 @@ end in flat tensors, lengths beside them. Every field lives on one of four axes,
 so that `rows` can pick prompts (with all their responses) from any batch type, present or future.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -82,7 +83,14 @@ class TokenBatch:
     def rows(self, index: Tensor | slice) -> Self:
         """The same kind of batch, only these prompts (in this order) with all their responses."""
         prompts = torch.arange(len(self), device=self.device)[index]
-        responses = expand(prompts, self.fanout)
+        return self._picked(prompts, expand(prompts, self.fanout))
+
+    def only(self, responses: Tensor) -> Self:
+        """The same prompts with only these of their responses, given by their places in ascending order."""
+        fanout = torch.bincount(self.prompt_of_response[responses], minlength=len(self))
+        return replace(self._picked(torch.arange(len(self), device=self.device), responses), fanout=fanout)
+
+    def _picked(self, prompts: Tensor, responses: Tensor) -> Self:
         picks = {
             "prompt": prompts,
             "response": responses,
@@ -179,6 +187,12 @@ class CriticExperience(CriticRollout):
 def widen(batch: TokenBatch, kind: type[Wide], **new: Tensor) -> Wide:
     """The same fields as `batch`, plus new ones, as a `kind`."""
     return kind(**{f.name: getattr(batch, f.name) for f in fields(batch)}, **new)
+
+
+def joined(batches: Sequence[Wide]) -> Wide:
+    """One batch of all prompts of `batches`, which are of one kind, in their order."""
+    parts = [dict(batch._tensors()) for batch in batches]
+    return type(batches[0])(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,6 +27,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, (advantages + values).masked_fill(~mask, 0.0)
 
 
+def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the rewards from each token on, [B, T]: REINFORCE's return (Williams 1992), undiscounted.
+
+    `gae` without values and with lam = 1; rewards under a False mask count for nothing, and there it is 0.
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, 1.0, 1.0)[0]
+
+
 def leave_one_out(scores: Tensor, fanout: Tensor) -> Tensor:
     """Each score minus the mean of its prompt's other scores: RLOO (Ahmadian et al. 2024, arXiv 2402.14740, eq. 6).
 
@@ -60,6 +68,17 @@ def group_normalised(scores: Tensor, fanout: Tensor, eps: float = 1e-4) -> Tenso
     centred = scores - _group_mean(scores, group, count)
     variance = _group_mean(centred.square(), group, count) * (count / (count - 1).clamp(min=1))[group]
     return centred / (variance.sqrt() + eps)
+
+
+def all_alike(scores: Tensor, fanout: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """[P] bool, True for a prompt whose scores differ by no more than `tolerance`; shapes as in `leave_one_out`.
+
+    Compared with each other such samples teach nothing (DAPO, Yu et al. 2025, arXiv 2503.14476, sec. 3.2).
+    """
+    group, count = _groups(scores, fanout)
+    highest = torch.full_like(count, -torch.inf).index_reduce(0, group, scores, "amax")
+    lowest = torch.full_like(count, torch.inf).index_reduce(0, group, scores, "amin")
+    return highest - lowest <= tolerance
 
 
 def _groups(scores: Tensor, fanout: Tensor) -> tuple[Tensor, Tensor]:

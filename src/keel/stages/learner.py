@@ -3,28 +3,33 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from keel.algorithms.grpo import GRPO
+from keel.algorithms.online_dpo import OnlineDPO
 from keel.algorithms.ppo import PPO, KLPenalty
+from keel.algorithms.reinforce_pp import ReinforcePP
 from keel.algorithms.rloo import RLOO
-from keel.algorithms.settings import GRPOConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import CriticFreeConfig, PPOConfig
 from keel.core.seed import derive
 from keel.data.chat import decode_response
 from keel.monitor.guardian import Steering
+from keel.monitor.verdict import Verdict
 from keel.stages.cast import CRITIC, AlignTask, Cast
 from keel.stages.context import StageContext
 from keel.stages.policy import write_policy
 from keel.stages.roles import write_role
 from keel.stages.sections.rl import RLConfig
-from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown
+from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown, silence_verdict
 from keel.train.judge import Judge
 from keel.train.loop import LoopConfig, fit
 from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
+from keel.train.resample import compared_batches
 from keel.train.resume import Checkpoint, save_module
 from keel.train.rollout import RolloutConfig, RolloutSource
 from keel.train.signals import signals
@@ -67,10 +72,12 @@ class Learner:
                 temperature=config.temperature,
                 micro_batch_tokens=config.micro_batch_tokens,
                 seed=seed,
+                resample_tries=config.resample_tries,
             ),
         )
         self.seed = seed
-        self.told_of_clipping = False
+        self.told: set[str] = set()
+        """Rules that have had their word in this stage."""
         self.start_clock()
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -89,19 +96,26 @@ class Learner:
         if isinstance(algorithm, PPO):
             source = self.source.critic_batches(algorithm.critic, start, config.updates)
             return fit(source, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
-        rollouts = self.source.batches(start, config.updates)
+        batches = partial(compared_batches, self.source) if config.compares_samples else self.source.batches
+        rollouts = batches(start, config.updates)
+        if isinstance(algorithm, OnlineDPO):
+            return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
         return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
 
-    def _algorithm(self) -> PPO | RLOO | GRPO:
+    def _algorithm(self) -> PPO | RLOO | GRPO | ReinforcePP | OnlineDPO:
         config = self.config
         if self.critic is not None:
             return PPO(self.policy, self.critic, config.ppo, self.kl, config.temperature)
         if config.algorithm == "rloo":
             return RLOO(self.policy, config.rloo, self.kl, config.temperature)
+        if config.algorithm == "reinforce_pp":
+            return ReinforcePP(self.policy, config.reinforce_pp, self.kl, config.temperature)
+        if config.algorithm == "online_dpo":
+            return OnlineDPO(self.policy, config.online_dpo, self.kl, config.temperature)
         return GRPO(self.policy, config.grpo, self.kl, config.max_new_tokens, config.temperature)
 
     @property
-    def method(self) -> PPOConfig | RLOOConfig | GRPOConfig:
+    def method(self) -> PPOConfig | CriticFreeConfig:
         """The algorithm's settings, as they are now."""
         return self.algorithm.config
 
@@ -171,7 +185,7 @@ class Learner:
         return {
             "steering": asdict(self.steering()),
             "judge": self.judge.state(),
-            "told_of_clipping": self.told_of_clipping,
+            "told": sorted(self.told),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -180,7 +194,7 @@ class Learner:
         saved = checkpoint.state
         self.steer(Steering(**saved["steering"]))
         self.judge.load_state(saved["judge"])
-        self.told_of_clipping = saved["told_of_clipping"]
+        self.told = set(saved["told"])
 
     def record(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Write down one update and steer the KL coefficient."""
@@ -206,11 +220,18 @@ class Learner:
             "step", step=step, of=self.task.step_offset + self.config.updates, round=self.task.round, **figures
         )
         self.context.run.observe(self.context.name, step, "step", judged)
-        if clipped > CLIPPED_WATCH and not self.told_of_clipping:
-            self.told_of_clipping = True
-            self.context.run.verdict(self.context.name, clipping_verdict(clipped), step=step)
+        if clipped > CLIPPED_WATCH:
+            self.tell_once(clipping_verdict(clipped), step)
+        if self.config.compares_samples:
+            self.tell_once(silence_verdict(figures, self.config.prompts, self.config.resample_tries), step)
         self.kl.observe(figures["kl_nats_per_sequence"], self.config.prompts * self.config.samples)
         return figures
+
+    def tell_once(self, verdict: Verdict | None, step: int) -> None:
+        """Write down a verdict if its rule has not had its word in this stage."""
+        if verdict is not None and verdict.rule not in self.told:
+            self.told.add(verdict.rule)
+            self.context.run.verdict(self.context.name, verdict, step=step)
 
     def write(self, folder: Path) -> None:
         write_policy(folder, self.policy, self.cast.tokenizer)

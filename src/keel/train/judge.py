@@ -184,7 +184,8 @@ class Judge:
     def shape(self, scores: Scores, responses: Responses, *, observe: bool = True) -> Tensor:
         """[S] what the policy is paid on the last token of each response.
 
-        Normalise, clip, then the missing-EOS rules, then the length penalty (rm - penalty·tokens/max, source A).
+        Normalise, clip, then the missing-EOS rules, then the charges for length (rm - penalty·tokens/max, source A; and
+        over the last tokens of the overlong buffer).
         `observe` False is held-out evaluation: running statistics stay as they are, and rewards are on the scale of the
         first such scores, so that later ones can be compared with them.
         """
@@ -200,7 +201,11 @@ class Judge:
         if c.missing_eos_ceiling is not None:
             shaped = torch.where(responses.finished, shaped, shaped.clamp(max=c.missing_eos_ceiling))
         shaped = shaped - c.missing_eos_penalty * (~responses.finished).float()
-        return shaped - c.length_penalty * responses.batch.response_lengths.float() / self.max_new_tokens
+        lengths = responses.batch.response_lengths.float()
+        if c.overlong_buffer:
+            over = (lengths - (self.max_new_tokens - c.overlong_buffer)).clamp(min=0) / c.overlong_buffer
+            shaped = shaped - c.overlong_penalty * over
+        return shaped - c.length_penalty * lengths / self.max_new_tokens
 
     def _anchor(self, values: Tensor) -> tuple[float, float]:
         """Mean and spread of the first held-out scores."""

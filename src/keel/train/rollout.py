@@ -1,7 +1,7 @@
 """Turn prompts into judged rollouts: the online source of the loop."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -45,6 +45,8 @@ class RolloutConfig:
     temperature: float
     micro_batch_tokens: int
     seed: int
+    resample_tries: int = 0
+    """How often an update may sample other prompts in place of those whose samples are all paid alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ class Judged:
     seconds_score: float
     values: Tensor | None = None
     """[R] what the sampler's value head said before each token."""
+    choice: Mapping[str, float] = field(default_factory=dict)
+    """Figures of how its prompts came about, where some were changed for others."""
 
     def figures(self) -> dict[str, float]:
         """Means that every update reports."""
@@ -92,6 +96,7 @@ class Judged:
             "response_tokens_mean": float(batch.response_lengths.float().mean()),
             "finished_share": float(batch.finished.float().mean()),
             **{f"score_{name}": float(values.mean()) for name, values in self.scores.parts.items()},
+            **self.choice,
             "seconds_rollout": self.seconds_rollout,
             "seconds_score": self.seconds_score,
         }

@@ -51,6 +51,11 @@ class ShapingConfig(Config):
     """Normalised scores are clipped to ± this; none with null."""
     length_penalty: float = Field(0.0, ge=0)
     """Subtracts length_penalty x tokens / max_new_tokens (source A uses 0.1)."""
+    overlong_buffer: int = Field(0, ge=0)
+    """Tokens before max_new_tokens over which a response is charged for its length: nothing at the first of them, the
+    whole overlong_penalty at the last, in a straight line between (DAPO, arXiv 2503.14476); 0 charges nothing."""
+    overlong_penalty: float = Field(1.0, ge=0)
+    """Subtracted from a response as long as max_new_tokens, where there is an overlong_buffer."""
     missing_eos_penalty: float = Field(0.0, ge=0)
     """Subtracted when a response did not end by itself."""
     missing_eos_ceiling: float | None = -1.0

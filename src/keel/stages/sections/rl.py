@@ -4,10 +4,18 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from keel.algorithms.settings import GRPOConfig, KLConfig, PPOConfig, RLOOConfig
+from keel.algorithms.settings import (
+    CriticFreeConfig,
+    GRPOConfig,
+    KLConfig,
+    OnlineDPOConfig,
+    PPOConfig,
+    ReinforcePPConfig,
+    RLOOConfig,
+)
 from keel.core.config import Config
 from keel.models.settings import LoraConfig
-from keel.stages.sections.rewards import RewardPart
+from keel.stages.sections.rewards import RewardPart, RewardParts
 from keel.train.settings import OptimConfig, ShapingConfig
 
 
@@ -21,8 +29,9 @@ class RLOptimConfig(OptimConfig):
 class RLConfig(Config):
     """Reinforcement learning on the reward."""
 
-    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
-    """ppo has a critic and spends each rollout several times; rloo and grpo compare the samples of a prompt."""
+    algorithm: Literal["ppo", "rloo", "grpo", "reinforce_pp", "online_dpo"] = "ppo"
+    """ppo has a critic and spends each rollout several times; rloo and grpo compare the samples of a prompt;
+    reinforce_pp compares all samples of a rollout; online_dpo takes DPO's step on pairs of a prompt's samples."""
     updates: int = Field(100, ge=1)
     """Rollouts, each followed by its optimiser steps (per round, when there are rounds)."""
     prompts: int = Field(32, ge=1)
@@ -36,10 +45,11 @@ class RLConfig(Config):
     micro_batch_tokens: int = Field(2048, ge=1)
     """Tokens per forward pass."""
     kl: KLConfig = KLConfig()
-    """Penalty towards the reference (the SFT policy). With algorithm grpo its preset is grpo where none is named."""
+    """Penalty towards the reference (the SFT policy). With algorithm grpo its preset is grpo where none is named; with
+    online_dpo the coefficient is DPO's beta, and there is no other penalty."""
     shaping: ShapingConfig = ShapingConfig()
     """From scores to rewards."""
-    rewards: tuple[RewardPart, ...] = (RewardPart(name="reward_model", model="stage"),)
+    rewards: RewardParts = (RewardPart(name="reward_model", model="stage"),)
     """What is maximised: a weighted sum."""
     ppo: PPOConfig = PPOConfig()
     """Used when algorithm is ppo."""
@@ -47,6 +57,10 @@ class RLConfig(Config):
     """Used when algorithm is rloo."""
     grpo: GRPOConfig = GRPOConfig()
     """Used when algorithm is grpo."""
+    reinforce_pp: ReinforcePPConfig = ReinforcePPConfig()
+    """Used when algorithm is reinforce_pp."""
+    online_dpo: OnlineDPOConfig = OnlineDPOConfig()
+    """Used when algorithm is online_dpo."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning; the reference is then the same network with adapters off."""
     layout: Literal["separate", "one_trunk"] = "separate"
@@ -74,9 +88,31 @@ class RLConfig(Config):
 
     @model_validator(mode="after")
     def _groups(self) -> Self:
-        if self.algorithm != "ppo" and self.samples < 2:
+        if self.compares_samples and self.samples < 2:
             raise ValueError(
                 f"{self.algorithm} compares the samples of a prompt: samples={self.samples} must be 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beta(self) -> Self:
+        if self.algorithm != "online_dpo":
+            return self
+        if self.kl.initial == 0:
+            raise ValueError("the beta of online_dpo is kl.initial, and it is 0. Set it above 0")
+        if (self.kl.estimator, self.kl.placement) != ("k1", "reward"):
+            raise ValueError(
+                f"online_dpo holds the policy by its beta, kl.initial; there is no penalty that kl.estimator "
+                f"{self.kl.estimator} in kl.placement {self.kl.placement} could be of. Leave both out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _buffer(self) -> Self:
+        if self.shaping.overlong_buffer > self.max_new_tokens:
+            raise ValueError(
+                f"shaping.overlong_buffer={self.shaping.overlong_buffer} is longer than a response may be, "
+                f"max_new_tokens={self.max_new_tokens}"
             )
         return self
 
@@ -98,3 +134,21 @@ class RLConfig(Config):
     def critic_on_trunk(self) -> bool:
         """Whether the critic reads the policy's hidden states."""
         return self.layout == "one_trunk" or self.ppo.critic == "trunk"
+
+    @property
+    def method(self) -> PPOConfig | CriticFreeConfig:
+        """The settings of the algorithm that is used."""
+        return getattr(self, self.algorithm)
+
+    @property
+    def resample_tries(self) -> int:
+        """How often an update may sample other prompts in place of those that teach nothing."""
+        method = self.method
+        return 0 if isinstance(method, PPOConfig) else method.resample_tries
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether a response is worth what it is worth beside the others of its prompt."""
+        return self.algorithm != "ppo" and not (
+            self.algorithm == "reinforce_pp" and self.reinforce_pp.baseline == "rollout"
+        )
