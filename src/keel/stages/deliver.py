@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keel.core.errors import ConfigError, EndpointError
+from keel.stages.address import NoRedirect
 from keel.stages.collect import project_of
-from keel.stages.endpoint import NoRedirect
 from keel.stages.pairing import CandidatePair
 from keel.stages.place import Place
 from keel.stages.studio_snapshots import opened

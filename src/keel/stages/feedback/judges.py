@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from keel.core.errors import EndpointError, KeelError
 from keel.data.records import Prompt
-from keel.stages.endpoint import Endpoint, RefusedError, Reply, Sampling
+from keel.stages.address import RefusedError
+from keel.stages.endpoint import Endpoint, Reply, Sampling
 from keel.stages.feedback.answers import Purse, estimated_tokens
 from keel.stages.feedback.question import Question, Said, of_function, of_weights, read_verdict
 from keel.stages.functions import function_identity, load_function
