@@ -263,5 +263,8 @@ FORMATS: dict[str, Dialect] = {
 }
 """Each format as one dialect, by its name."""
 
-COLUMNS = tuple(dict.fromkeys(column for d in DIALECTS for column in (*d.columns, *d.optional)))
-"""Every column name that some dialect reads."""
+BESIDE = ("answer", "tests")
+"""Columns that no dialect reads and rewards do (`keel.data.prompt_records`)."""
+
+COLUMNS = tuple(dict.fromkeys((*(column for d in DIALECTS for column in (*d.columns, *d.optional)), *BESIDE)))
+"""Every column name that some dialect or reward reads."""

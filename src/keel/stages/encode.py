@@ -1,6 +1,6 @@
 """Records to token ids, with a count of everything that did not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keel.batch.collate import EncodedPair, EncodedResponse
@@ -8,6 +8,7 @@ from keel.core.errors import DataError
 from keel.core.seed import derive
 from keel.data.chat import Tokenizer, encode_comparison, encode_demonstration, encode_prompt
 from keel.data.lengths import LengthTally, TooLong, truncate_prompt
+from keel.data.prompt_records import PromptRecord
 from keel.data.records import Comparison, Demonstration, Prompt, prompt_key, prompt_text
 from keel.stages.sections.data import DataSection
 from keel.train.rollout import EncodedPrompt
@@ -52,11 +53,13 @@ def fitting(data: DataSection) -> Fitting:
 Demo = tuple[list[int], EncodedResponse]
 
 
-def encode_demonstrations(records: Sequence[Demonstration], tokenizer: Tokenizer, fit: Fitting) -> list[Demo]:
-    """Prompt ids and response of each demonstration that fits."""
+def encode_demonstrations(
+    records: Sequence[Demonstration], tokenizer: Tokenizer, fit: Fitting, *, every_turn: bool = True
+) -> list[Demo]:
+    """Prompt ids and response of each demonstration that fits; with `every_turn` also the earlier turns of a chat."""
     out: list[Demo] = []
     for record in records:
-        prompt, response, mask = encode_demonstration(tokenizer, record)
+        prompt, response, mask = encode_demonstration(tokenizer, record, every_turn=every_turn)
         kept = fit.fit(tokenizer, prompt, len(response), record.source)
         if kept is not None:
             out.append((kept, EncodedResponse(tokens=response, mask=mask)))
@@ -81,10 +84,19 @@ def encode_comparisons(records: Sequence[Comparison], tokenizer: Tokenizer, fit:
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, fit: Fitting, max_new_tokens: int, section: str
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    fit: Fitting,
+    max_new_tokens: int,
+    section: str,
+    records: Mapping[str, PromptRecord] | None = None,
 ) -> list[EncodedPrompt]:
-    """Each distinct prompt that leaves room for a whole response; `section` of the recipe says how long that is."""
+    """Each distinct prompt that leaves room for a whole response; `section` of the recipe says how long that is.
+
+    `records` holds by `prompt_key` what stands beside a prompt.
+    """
     out: dict[str, EncodedPrompt] = {}
+    beside = records or {}
     for prompt in prompts:
         key = prompt_key(prompt)
         if key in out:
@@ -92,7 +104,9 @@ def encode_prompts(
         source = f"the prompt {prompt_text(prompt)[:60]!r} with {section}.max_new_tokens={max_new_tokens}"
         kept = fit.fit(tokenizer, encode_prompt(tokenizer, prompt), max_new_tokens, source)
         if kept:
-            out[key] = EncodedPrompt(prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key))
+            out[key] = EncodedPrompt(
+                prompt=prompt, tokens=tuple(kept), key=derive(0, "prompt", key), record=beside.get(key, {})
+            )
     return nonempty(list(out.values()), "prompt", fit)
 
 

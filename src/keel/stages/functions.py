@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,14 @@ def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
             return function(*arguments)
 
     return guarded
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function's third argument has this name."""
+    try:
+        return list(inspect.signature(function).parameters)[2:3] == [name]
+    except (TypeError, ValueError):  # some functions written in C cannot say
+        return False
 
 
 def function_identity(spec: str | None, folder: Path) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from keel.batch.pack import pack
 from keel.batch.types import TokenBatch
 from keel.core.errors import TrainingError
+from keel.data.prompt_records import PromptRecord
 from keel.models.reward import RewardModel
 from keel.stats.coverage import Coverage
 from keel.train.settings import ShapingConfig
@@ -30,6 +31,7 @@ class Responses:
     response_texts: Sequence[str]  # [S]
     finished: Tensor  # [S] bool
     trunk_scores: Tensor | None = None  # [K, S] of reward models that share the policy's trunk
+    records: Sequence[PromptRecord] = ()  # [S], what stands beside the prompt of each response; empty where unknown
 
 
 class Scorer(Protocol):

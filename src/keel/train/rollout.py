@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from keel.batch.pack import pack
 from keel.batch.types import CriticRollout, Packed, Rollout, TokenBatch, widen
 from keel.core.seed import derive
+from keel.data.prompt_records import PromptRecord
 from keel.data.records import Prompt, prompt_text
 from keel.models.critic import Critic
 from keel.models.generate import Sampler, Samples
@@ -29,6 +30,8 @@ class EncodedPrompt:
     prompt: Prompt
     tokens: tuple[int, ...]
     key: int
+    record: PromptRecord = field(default_factory=dict, compare=False)
+    """What stands beside it in its file: a reference answer, tests."""
 
     @property
     def text(self) -> str:
@@ -180,7 +183,7 @@ class RolloutSource:
             trunk_scores, ref_logprobs = None, self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens)
         else:
             ref_logprobs, trunk_scores = self.trunk.look(batch, c.temperature, c.micro_batch_tokens)
-        responses = as_responses(batch, finished, [p.text for p in prompts], self.decode, trunk_scores)
+        responses = as_responses(batch, finished, prompts, self.decode, trunk_scores)
         scores = self.judge.scores(responses)
         rollout = widen(
             batch,
@@ -217,7 +220,7 @@ class RolloutSource:
         trunk_scores = None
         if self.trunk is not None:
             _, trunk_scores = self.trunk.look(self._with_states(batch, drawn), c.temperature, c.micro_batch_tokens)
-        responses = as_responses(batch, drawn.finished, [p.text for p in prompts], self.decode, trunk_scores)
+        responses = as_responses(batch, drawn.finished, prompts, self.decode, trunk_scores)
         return responses, self.judge.scores(responses)
 
     def _with_states(self, batch: TokenBatch, drawn: Samples) -> TokenBatch:
@@ -296,18 +299,20 @@ def distinct_keys(prompts: Sequence[EncodedPrompt]) -> list[int]:
 def as_responses(
     batch: TokenBatch,
     finished: Tensor,
-    prompt_texts: Sequence[str],
+    prompts: Sequence[EncodedPrompt | str],
     decode: Callable[[Sequence[int]], str],
     trunk_scores: Tensor | None = None,
 ) -> Responses:
-    """The batch with its texts: `prompt_texts` has one entry a prompt."""
+    """The batch with its texts, and with what stands beside the prompts where they are not texts alone."""
     pieces = batch.response_tokens.split(batch.response_lengths.tolist())
+    asked = [prompts[i] for i in batch.prompt_of_response.tolist()]
     return Responses(
         batch=batch,
-        prompt_texts=[prompt_texts[i] for i in batch.prompt_of_response.tolist()],
+        prompt_texts=[p if isinstance(p, str) else p.text for p in asked],
         response_texts=[decode(piece.tolist()) for piece in pieces],
         finished=finished,
         trunk_scores=trunk_scores,
+        records=[{} if isinstance(p, str) else p.record for p in asked],
     )
 
 
