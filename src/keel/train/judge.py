@@ -45,6 +45,11 @@ class Scorer(Protocol):
         ...
 
 
+def normalised(scorer: Scorer, scores: Tensor) -> Tensor:
+    """Scores at mean 0 and spread 1, by the scorer's statistics; rounding noise of a constant one stays noise."""
+    return (scores - scorer.mean) / max(scorer.std, SMALLEST_SPREAD)
+
+
 @dataclass
 class RewardModelScorer:
     """A reward model; `mean` and `std` are the statistics stored with it."""
@@ -91,7 +96,7 @@ class EnsembleScorer:
     disagreement: float = field(default=0.0, init=False)
 
     def score(self, responses: Responses) -> Tensor:
-        scores = torch.stack([(m.score(responses) - m.mean) / m.std for m in self.members])
+        scores = torch.stack([normalised(m, m.score(responses)) for m in self.members])
         spread = scores.std(0, unbiased=False)
         self.disagreement = float(spread.mean())
         if self.aggregate == "min":
@@ -105,13 +110,16 @@ class EnsembleScorer:
 class FunctionScorer:
     """Any Python function of (prompts, responses) that returns one number each."""
 
-    function: Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+    function: Callable[..., Any]
     name: str
     mean: float = 0.0
     std: float = 1.0
+    takes_records: bool = False
+    """Whether its third argument is what stands beside each prompt."""
 
     def score(self, responses: Responses) -> Tensor:
-        answer = self.function(list(responses.prompt_texts), list(responses.response_texts))
+        beside = [list(responses.records)] if self.takes_records else []
+        answer = self.function(list(responses.prompt_texts), list(responses.response_texts), *beside)
         return torch.tensor(
             numbers(answer, len(responses.response_texts), f"The reward function {self.name}"), dtype=torch.float32
         )
@@ -176,7 +184,7 @@ class Judge:
         return Scores(
             raw=sum((self.scorers[n][0] * v for n, v in parts.items()), zero),
             normalised=sum(
-                (self.scorers[n][0] * (v - self.scorers[n][1].mean) / self.scorers[n][1].std for n, v in parts.items()),
+                (weight * normalised(scorer, parts[n]) for n, (weight, scorer) in self.scorers.items()),
                 zero,
             ),
             parts=parts,

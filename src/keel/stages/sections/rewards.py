@@ -101,7 +101,7 @@ class RewardPart(Config):
         if len(given) != 1:
             said = f"found {' and '.join(given)}" if given else "found none"
             raise ValueError(f"give exactly one of {', '.join(SOURCES)} ({said})")
-        if "models" not in given and self.model_fields_set & {"aggregate", "std_weight"}:
+        if self.models is None and (self.aggregate, self.std_weight) != ("mean", 1.0):
             raise ValueError(
                 "aggregate and std_weight are settings of `models`; those of the recipe's own reward models stand in "
                 "its reward section"
