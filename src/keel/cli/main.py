@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from keel.cli.commands import (
+    advise,
     collect,
     config,
     data,
@@ -50,7 +51,7 @@ def parser() -> Parser:
     top = Parser(prog="keel", description=DESCRIPTION)
     commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for module in (
-        *(demo, run, config, watch, judge, show, diagnose, promote),
+        *(demo, advise, run, config, watch, judge, show, diagnose, promote),
         *(data, studio, sample, judge_ai, collect, prioritise, version),
     ):
         module.add(commands)

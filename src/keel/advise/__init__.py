@@ -1,0 +1,1 @@
+"""Which method suits hardware, data, judges and goal, and why. No torch."""
