@@ -169,6 +169,45 @@ def test_grpo_takes_the_step_of_its_reference(side, preset, away):
     assert_same_step(bench, batch, loss, theirs)
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
+@pytest.mark.parametrize("name", ["reinforce_pp", "reinforce_pp prompt"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_reinforce_pp_takes_the_step_of_its_reference(side, name, away):
+    module = reference("reinforce_pp")
+    bench = BENCHES[name](temperature=0.7, entropy_coef=0.0)
+    raw = rollout(bench.trained, whole=True, fanout=(3,) * 5, temperature=0.7, distance=0.0)
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(raw, side)
+    old, ref = (spread(flat, response) for flat in (raw.logprobs, raw.ref_logprobs))
+    group_size = 3 if name == "reinforce_pp prompt" else None
+    advantages = module.reinforce_pp_advantages(old, ref, raw.scores, response, KL_COEF, group_size)
+    batch = bench.algorithm.prepare(raw)
+    torch.testing.assert_close(batch.advantages, advantages[response], rtol=1e-5, atol=1e-5)
+    if away:
+        nudge(bench.trained, theirs)
+    loss = module.reinforce_pp_loss(theirs, rows, real, response, old, advantages, clip_high=0.3, temperature=0.7)
+    assert_same_step(bench, batch, loss, theirs)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["on policy", "off policy"])
+@pytest.mark.parametrize("changes", [{}, {"label": "hard"}, {"loss": "ipo"}], ids=["soft", "hard", "ipo"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_online_dpo_takes_the_step_of_its_reference(side, changes, away):
+    module = reference("online_dpo")
+    bench = BENCHES["online_dpo"](temperature=0.7, entropy_coef=0.0, **changes)
+    raw = rollout(bench.trained, whole=True, fanout=(3,) * 5, temperature=0.7, distance=0.0)
+    theirs = copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(raw, side)
+    ref = spread(raw.ref_logprobs, response)
+    if away:
+        nudge(bench.trained, theirs)
+    loss = module.online_dpo_loss(
+        theirs, rows, real, response, ref, raw.scores, 3,
+        beta=KL_COEF, label=changes.get("label", "soft"), squared="loss" in changes, temperature=0.7,
+    )  # fmt: skip
+    assert_same_step(bench, bench.algorithm.prepare(raw), loss, theirs)
+
+
 @pytest.mark.parametrize("name", ["dpo", "dpo robust", "dpo ipo"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_dpo_takes_the_step_of_its_reference(side, name):
