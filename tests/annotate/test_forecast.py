@@ -22,6 +22,7 @@ def test_a_budget_to_the_cent():
     assert (plan.usd_total, plan.usd_per_pair) == (416.20, 0.42)
     assert plan.calibration_share == pytest.approx(800 / 4162)
     assert json.loads(json.dumps(plan.to_dict()))["judgments"] == 4162
+    assert plan.usd == {"judge": 300.0, "calibration": 80.0, "golden": 16.4, "repeat": 9.8, "adjudicate": 10.0}
 
 
 @pytest.mark.parametrize(("price", "total"), [(0.10, 30.0), (0.155, 46.5), (0.333, 99.9), (0.005, 1.5), (0.0005, 0.15)])

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from keel.core.errors import DataError
 from keel.core.seed import generator
 from keel.stats.drift import BREAK_S
+from keel.store.rows import Purpose
 from keel.store.settings import ProjectSettings
 
 DISPUTE_SHARE = 0.1
@@ -44,8 +45,24 @@ class Budget:
     """Of the cost; the practitioners' guides say 0.2 to 0.3 for a first project, less where raters know the guide."""
 
     @property
+    def parts(self) -> dict[Purpose, int]:
+        """Judgments by purpose."""
+        return {
+            "judge": self.judge,
+            "calibration": self.calibration,
+            "golden": self.golden,
+            "repeat": self.repeat,
+            "adjudicate": self.adjudicate,
+        }
+
+    @property
     def judgments(self) -> int:
-        return self.judge + self.calibration + self.golden + self.repeat + self.adjudicate
+        return sum(self.parts.values())
+
+    @property
+    def usd(self) -> dict[Purpose, float]:
+        """By purpose, each rounded by itself: `usd_total` alone is right to the cent."""
+        return {name: float(_price(count, self.usd_per_judgment)) for name, count in self.parts.items()}
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "judgments": self.judgments}
@@ -205,7 +222,11 @@ def _up(count: float) -> int:
 
 
 def _usd(judgments: int, settings: ProjectSettings) -> Decimal:
-    return _cents(judgments * Decimal(str(settings.usd_per_judgment)))
+    return _price(judgments, settings.usd_per_judgment)
+
+
+def _price(judgments: int, usd_per_judgment: float) -> Decimal:
+    return _cents(judgments * Decimal(str(usd_per_judgment)))
 
 
 def _cents(amount: Decimal) -> Decimal:

@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
-from sqlalchemy import Boolean, ColumnElement, Row, Select, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from keel.core.errors import DataError
 from keel.data.records import Choice
@@ -33,6 +46,7 @@ BATCH = 500
 FLAGGED: ColumnElement[bool] = literal_column(
     "slots.flags > 0", Boolean
 )  # spelled out: only so the partial index is used
+OPEN = text("slots.kind = 'pair' AND slots.state = 'open'")  # spelled out: only so the partial index is used
 SAID = or_(SLOTS.c.votes > 0, SLOTS.c.skips > 0, SLOTS.c.kind != "pair")
 """Somebody may have said something of it: votes of a calibration round are not counted on the item."""
 ITEM: Select[Any] = select(ITEMS, *(column for column in SLOTS.c if column.name not in {"item_id", "project_id"})).join(
@@ -171,6 +185,11 @@ class Items:
         query = select(SLOTS.c.state, func.count()).where(SLOTS.c.project_id == project_id, SLOTS.c.kind == kind)
         found = {row[0]: row[1] for row in self._tx.rows(query.group_by(SLOTS.c.state))}
         return {state: found.get(state, 0) for state in get_args(ItemState)}
+
+    def skills_wanted(self, project_id: int) -> list[tuple[str, ...]]:
+        """The combinations of skills that open pairs ask for; the empty one is any rater's."""
+        query = select(SLOTS.c.skills).distinct().where(SLOTS.c.project_id == project_id, OPEN)
+        return sorted(strings_of(row[0]) for row in self._tx.rows(query))
 
     def _slot(self, item_id: int) -> tuple[Row, int]:
         """Under the project's lock, with the project's overlap."""

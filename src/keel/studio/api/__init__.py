@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
-from keel.studio.api import account, golden, items, judging, members, projects, quality, rounds, snapshots
+from keel.studio.api import account, cards, costs, golden, items, judging, members, projects, quality, rounds, snapshots
 from keel.studio.api.identity import PREFIX, permitted
 from keel.studio.api.models import Refusal
 
@@ -21,5 +21,5 @@ router = APIRouter(
     dependencies=[Depends(permitted)],
     responses={status: {"model": Refusal, "description": text} for status, text in REFUSALS.items()},
 )
-for part in (account, projects, items, judging, quality, golden, rounds, members, snapshots):
+for part in (account, projects, items, judging, quality, costs, cards, golden, rounds, members, snapshots):
     router.include_router(part.router)

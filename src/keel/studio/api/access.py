@@ -55,6 +55,7 @@ ACCESS: dict[tuple[str, str], frozenset[Caller]] = {
     ("GET", "/projects/{p}/progress"): MEMBERS,
     ("GET", "/projects/{p}/agreement"): FIGURES,
     ("GET", "/projects/{p}/forecast"): FIGURES,
+    ("GET", "/projects/{p}/budget"): FIGURES,
     ("GET", "/projects/{p}/golden"): LEADS,
     ("GET", "/projects/{p}/raters"): LEADS,
     ("GET", "/projects/{p}/raters/{pseudonym}"): LEADS,

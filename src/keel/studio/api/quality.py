@@ -4,9 +4,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 from math import isfinite
-from statistics import median
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,23 +12,20 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from keel.annotate.agreement import gate, heat_map
+from keel.annotate.assignment import short_of_raters
 from keel.annotate.ballots import Ballot, ballots_of
-from keel.annotate.forecast import forecast
-from keel.annotate.raters import RaterCard
 from keel.monitor.verdict import Verdict
-from keel.stages.collect import cards_of
 from keel.stats.intervals import Estimate
 from keel.store.rows import PURPOSES, Draft, ItemState, Purpose
 from keel.store.store import Store, Transaction
+from keel.studio.api.access import JUDGES
 from keel.studio.api.errors import ApiError
 from keel.studio.api.identity import OpenStore, Permitted, Visit, audited
 from keel.studio.api.items import ItemShown, VoteShown, item_shown, own_item, pseudonyms, vote_shown
-from keel.studio.api.models import ClientKey, Done, Model, Note, PathId, ProjectPath, RaterProgressShown, Word, midnight
+from keel.studio.api.models import ClientKey, Done, Model, Note, PathId, ProjectPath, RaterProgressShown, midnight
 from keel.studio.figures import Kept
 
 router = APIRouter(tags=["quality"])
-CHUNKS, LEAST_IN_CHUNK = 12, 5
-"""Points of the small curves on a rater's card, and judgments that one needs."""
 
 
 class Figure(Model):
@@ -60,6 +55,16 @@ class DayCount(Model):
     votes: int
 
 
+class Shortage(Model):
+    """Pairs that never get their votes, because too few people may judge them."""
+
+    skills: list[str]
+    """All of these are needed; empty where none is."""
+    raters: int
+    """Members who have them all and may judge."""
+    wanted: int
+
+
 class ProgressShown(Model):
     """Raters get `mine` alone."""
 
@@ -72,6 +77,7 @@ class ProgressShown(Model):
     today: int | None = None
     raters: list[RaterCount] | None = None
     days: list[DayCount] | None = None
+    short_of_raters: list[Shortage] | None = None
 
 
 class AgreementShown(Model):
@@ -95,57 +101,6 @@ class AgreementShown(Model):
     """Raters who clearly lower the agreement of all."""
     disputed: list[int]
     """Items that carry most of the disagreement, the first most; only those whose votes may be read."""
-
-
-class FinishShown(Model):
-    """When the last vote is expected, in UTC seconds, with the 95 % interval."""
-
-    at: float
-    low: float
-    high: float | None
-    """null where at the slowest plausible pace it never comes."""
-
-
-class ForecastShown(Model):
-    usd_spent: float
-    usd_total: float
-    usd_per_pair: float | None
-    pairs_per_hour: float | None
-    """While somebody works."""
-    votes_left: int
-    finish: FinishShown | None
-    """null while there is too little to tell from, and when all is done."""
-
-
-class SeriesShown(Model):
-    seconds: list[float | None]
-    """Medians over the rater's judgments in order."""
-
-
-class CardShown(Model):
-    """One rater's work."""
-
-    pseudonym: str
-    judgments: int
-    """Blind votes, skips left out."""
-    kappa_with_others: Figure
-    gold_accuracy: Figure
-    num_gold: int
-    position_bias: Figure
-    """How often the answer on the left won; .5 is no bias."""
-    self_consistency: Figure
-    num_repeats: int
-    seconds_median: float | None
-    tie_share: float | None
-    skip_share: float | None
-    too_fast: Figure
-    """Share of judgments made faster than anybody can read the pair."""
-    drift: VerdictShown
-    fatigue: VerdictShown
-    habit: str
-    usable: bool
-    advice: str
-    series: SeriesShown
 
 
 class Dispute(Model):
@@ -173,7 +128,7 @@ def progress(request: Request, store: OpenStore, visit: Permitted, p: ProjectPat
         if visit.callers == {"rater"}:
             return ProgressShown(mine=mine)
         whole = tx.work.progress(visit.of.id)
-        names = pseudonyms(tx, visit)
+        names, short = pseudonyms(tx, visit), _shortages(tx, visit)
     by_day, today = kept_of(request).get("days", visit.of.id, lambda: _days(store, visit.of.id, now))
     raters = [
         RaterCount(pseudonym=names[user_id], done=sum(done.values()), today=today[user_id])
@@ -190,6 +145,7 @@ def progress(request: Request, store: OpenStore, visit: Permitted, p: ProjectPat
         today=sum(today.values()),
         raters=raters,
         days=[DayCount(day=day, votes=votes) for day, votes in sorted(by_day.items())],
+        short_of_raters=short,
     )
 
 
@@ -197,27 +153,6 @@ def progress(request: Request, store: OpenStore, visit: Permitted, p: ProjectPat
 def agreement(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath) -> AgreementShown:
     """How far raters agree, who and what lowers it, and whether a reward model may be trained on the votes."""
     return kept_of(request).get("agreement", visit.of.id, lambda: _agreement(store, visit))
-
-
-@router.get("/projects/{p}/forecast")
-def forecast_of(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath) -> ForecastShown:
-    """What the project costs and when it is done, at the pace so far."""
-    return kept_of(request).get("forecast", visit.of.id, lambda: _forecast(store, visit))
-
-
-@router.get("/projects/{p}/raters")
-def raters(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath) -> list[CardShown]:
-    """A card for every rater, those who need attention first."""
-    return kept_of(request).get("raters", visit.of.id, lambda: _cards(store, visit))
-
-
-@router.get("/projects/{p}/raters/{pseudonym}")
-def rater(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, pseudonym: Word) -> CardShown:
-    """One rater's card."""
-    for card in raters(request, store, visit, p):
-        if card.pseudonym == pseudonym:
-            return card
-    raise ApiError(404, f"Nobody called {pseudonym!r} has judged here.", field="pseudonym")
 
 
 @router.get("/projects/{p}/disputes")
@@ -280,73 +215,25 @@ def _agreement(store: Store, visit: Visit) -> AgreementShown:
     return AgreementShown(
         kappa=figure(report.kappa) if report else unknown,
         alpha=figure(report.alpha) if report else unknown,
-        raw=_known(report.agreement.value) if report else None,
+        raw=known(report.agreement.value) if report else None,
         items=report.num_shared_items if report else 0,
         votes=report.num_votes if report else len(ballots),
         raters=list(cells.raters),
-        pairwise=[[_known(cell.kappa.value) if cell else None for cell in row] for row in cells.cells],
+        pairwise=[[known(cell.kappa.value) if cell else None for cell in row] for row in cells.cells],
         verdict=verdict_shown(checked.verdict),
         responsible=list(checked.responsible),
         disputed=[item.item_id for item in checked.items],
     )
 
 
-def _forecast(store: Store, visit: Visit) -> ForecastShown:
-    with store.reading() as tx:
-        told = tx.work.progress(visit.of.id)
-        judged = tx.work.votes_table(visit.of.id).created
-        num_paid = len(tx.work.votes_table(visit.of.id, PURPOSES).created)
-    found = forecast(
-        judged.tolist() if isinstance(judged, np.ndarray) else judged,
-        now=store.clock(),
-        num_pairs=sum(count for state, count in told.items.items() if state != "removed"),
-        votes_left=max(0, told.votes_wanted - told.votes),
-        num_paid=num_paid,
-        settings=visit.of.settings,
-    )
-    return ForecastShown.model_validate(found.to_dict())
+def _shortages(tx: Transaction, visit: Visit) -> list[Shortage]:
+    held = [member.skills for member in tx.people.members(visit.of.id) if member.active and member.role in JUDGES]
+    overlap = visit.of.settings.overlap
+    short = short_of_raters(tx.items.skills_wanted(visit.of.id), held, overlap)
+    return [Shortage(skills=list(skills), raters=number, wanted=overlap) for skills, number in short.items()]
 
 
-def _cards(store: Store, visit: Visit) -> list[CardShown]:
-    with store.reading() as tx:
-        ballots, cards = all_ballots(tx, visit.of.id), cards_of(tx, visit.of)
-    seconds: dict[str, list[float]] = {}
-    for ballot in sorted(ballots, key=lambda ballot: ballot.created):
-        if ballot.seconds is not None:
-            seconds.setdefault(ballot.rater, []).append(ballot.seconds)
-    return [_card(card, seconds.get(card.rater, [])) for card in cards]
-
-
-def _card(card: RaterCard, seconds: Sequence[float]) -> CardShown:
-    return CardShown(
-        pseudonym=card.rater,
-        judgments=card.num_votes,
-        kappa_with_others=figure(card.kappa),
-        gold_accuracy=figure(card.gold_accuracy),
-        num_gold=card.num_gold,
-        position_bias=figure(card.position.share),
-        self_consistency=figure(card.repeats.agreement),
-        num_repeats=card.repeats.num_repeats,
-        seconds_median=_known(card.seconds_median),
-        tie_share=_known(card.tie_share),
-        skip_share=_known(card.skip_share),
-        too_fast=figure(card.too_fast),
-        drift=verdict_shown(card.drift),
-        fatigue=verdict_shown(card.fatigue),
-        habit=card.habit,
-        usable=card.usable,
-        advice=card.advice,
-        series=SeriesShown(seconds=_in_chunks(seconds)),
-    )
-
-
-def _in_chunks(values: Sequence[float]) -> list[float | None]:
-    count = min(CHUNKS, len(values) // LEAST_IN_CHUNK)
-    edges = [len(values) * at // count for at in range(count + 1)] if count else [0]
-    return [median(values[low:high]) for low, high in pairwise(edges)]
-
-
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
     return value if isfinite(value) else None
 
 

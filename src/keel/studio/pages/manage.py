@@ -17,6 +17,13 @@ from keel.studio.pages.shell import myself, opened, shown
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Field = Annotated[str, Form()]
+PURPOSES = {
+    "judge": "Votes",
+    "calibration": "Calibration",
+    "golden": "Known answers",
+    "repeat": "Pairs shown again",
+    "adjudicate": "Disputes, settled by seniors",
+}
 TICKS = ("ties", "both_bad", "strength", "adjudicate")
 WHOLE = ("overlap", "calibration_items", "repeat_after")
 AMOUNTS = ("min_kappa", "golden_share", "repeat_share", "lease_seconds", "usd_per_judgment")
@@ -133,9 +140,15 @@ MOVES = {
 
 
 @router.get("/p/{name}/settings")
-async def settings(request: Request, name: str) -> Response:
+async def settings(request: Request, name: str, pairs: str = "", raters: str = "", rounds: str = "") -> Response:
+    """The settings, and what they come to for so many pairs, raters and rounds of calibration."""
     me, project = await opened(request, name, who=LEADS)
-    context = {"project": project, "settings": project["settings"], "moves": MOVES[project["state"]]}
+    try:
+        plan = await get(request, f"/projects/{name}/budget", pairs=pairs, raters=raters, rounds=rounds)
+    except PageError as error:  # the settings are what puts it right
+        plan = {"message": error.message}
+    moves = MOVES[project["state"]]
+    context = {"project": project, "settings": project["settings"], "moves": moves, "plan": plan, "purposes": PURPOSES}
     return await shown(request, "settings.html", context, me=me)
 
 

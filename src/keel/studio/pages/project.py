@@ -173,5 +173,8 @@ def card_of(card: Mapping[str, Any]) -> dict[str, Any]:
             "self": small("Same choice again", "self_consistency", (0.3, 1), 0.8),
             "side": small("Chooses answer 1", "position_bias", (0.2, 0.8), 0.5),
             "seconds": charts.spark_line(card["series"]["seconds"], "Seconds a pair over time", 0),
+            "agreement": charts.spark_line(card["series"]["agreement"], "Same choice as others over time", 0, 1),
+            "right": charts.spark_line(card["series"]["gold"], "Known answers right over time", 0, 1),
         },
+        "latest": {name: (card["series"][name] or [None])[-1] for name in ("agreement", "gold")},
     }
