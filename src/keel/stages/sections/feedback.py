@@ -1,6 +1,6 @@
 """Settings of AI feedback. No torch here: the command line reads it."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -65,7 +65,7 @@ class FeedbackConfig(Config):
     """Whether the judge may call a pair a tie. Probabilities near 0.5 say the same."""
     labels: Literal["soft", "hard"] = "soft"
     """soft trains on the probability, hard on 1, 0 or, for exactly 0.5, a tie."""
-    temperature: float | Literal["auto"] = Field("auto", gt=0)
+    temperature: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Divides the log-odds: above 1 for a judge that is too sure. auto fits it to the golden comparisons, and is 1
     without them; the run says which."""
     comparisons: int = Field(0, ge=0)
