@@ -16,7 +16,7 @@ from common import Job, Meter, Shape, matmul_flops_per_second, write_record
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from keel.algorithms.preference import DPO
+from keel.algorithms.preference import PairPreference
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.algorithms.sft import SFT
@@ -164,7 +164,7 @@ def dpo(job: Job, folder: Path) -> tuple[Meter, float, int]:
         policy = add_lora(policy, settings)
     order = drawn(len(pairs), job.batch, derive(job.seed, "prefer"), 0, job.total)
     source = (referred.batch(chosen) for chosen in order)
-    meter = train(job, folder, source, DPO(policy, DPOConfig()), policy, tokens)
+    meter = train(job, folder, source, PairPreference(policy, DPOConfig()), policy, tokens)
     shape = Shape.of(transformer(policy))
     return meter, training_flops(job, shape, steps[job.warmup :], scored=True), max(tokens)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.benches import BENCHES, PREFERENCE, Bench, pairs, policy, preferences, referred
+from helpers.benches import BENCHES, PREFERENCE, WITH_REFERENCE, Bench, pairs, policy, preferences, referred
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -36,7 +36,7 @@ def test_the_first_loss_is_that_of_a_coin(name):
     assert metrics["chosen_logprob"] < 0
 
 
-@preference
+@pytest.mark.parametrize("name", WITH_REFERENCE)
 def test_ties_leave_a_policy_that_is_its_reference_where_it_is(name):
     bench = at_the_reference(name, preference=torch.full((5,), 0.5))
     assert max(g.abs().max() for g in bench.gradient().gradients.values()) < 1e-5
@@ -115,7 +115,7 @@ def test_a_reference_inside_the_adapters_says_what_a_copy_says():
 def test_accuracy_counts_decided_pairs_and_a_pair_without_a_lead_for_half():
     batch = preferences()  # preferences 1, 0, 0.5, 0.75, 0.2
     log_ratios = torch.tensor([1.0, 0.0, 1.0, 0.0, 3.0, 0.0, 2.0, 2.0, -1.0, 1.0])
-    figures = pair_figures(BETA, log_ratios + batch.sequence_ref_logprobs, batch)
+    figures = pair_figures(BETA * log_ratios, log_ratios + batch.sequence_ref_logprobs, batch)
     assert float(figures["accuracy"]) == pytest.approx(1 + 0 + 0.5 + 1, abs=0.01)  # of four decided
     assert float(figures["reward_margin"]) == pytest.approx(BETA * (1 - 1 + 0 + 2), abs=1e-4)
     assert float(figures["chosen_log_ratio"]) == pytest.approx(1 + 0 + 2 + 1, abs=1e-4)

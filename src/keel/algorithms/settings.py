@@ -200,13 +200,9 @@ class PairLossConfig(Config):
     """Weight of (score_a + score_b)², which keeps scores near zero."""
 
 
-class DPOConfig(Config):
-    """Direct preference optimisation (Rafailov et al. 2023): the loss on a pair of responses."""
+class NoisyLabels(Config):
+    """What a loss on pairs may believe of its labels."""
 
-    beta: float = Field(0.1, gt=0)
-    """Reward per nat of log-ratio to the reference. Higher keeps the policy nearer to it."""
-    loss: Literal["sigmoid", "ipo"] = "sigmoid"
-    """sigmoid is DPO; ipo is the squared loss of Azar et al. 2023, which stays bounded when raters always agree."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of the way that targets move to their opposite (conservative DPO). It holds the policy back; it does not
     correct for wrong labels."""
@@ -221,3 +217,49 @@ class DPOConfig(Config):
                 "opposite directions. Keep label_noise if you know how many labels are wrong, else label_smoothing"
             )
         return self
+
+
+class DPOConfig(NoisyLabels):
+    """Direct preference optimisation (Rafailov et al. 2023): the loss on a pair of responses."""
+
+    beta: float = Field(0.1, gt=0)
+    """Reward per nat of log-ratio to the reference. Higher keeps the policy nearer to it."""
+
+
+class IPOConfig(NoisyLabels):
+    """Identity preference optimisation (Azar et al. 2023): a squared loss, bounded however sure the raters are."""
+
+    beta: float = Field(0.1, gt=0)
+    """Reward per nat of log-ratio to the reference: a certain pair should be 1 / (2 beta) nats apart."""
+
+
+class SimPOConfig(NoisyLabels):
+    """Simple preference optimisation (Meng et al. 2024): mean log-probabilities as rewards, no reference."""
+
+    beta: float = Field(2.0, gt=0)
+    """Reward per nat of mean log-probability. The paper takes 2 to 2.5, far more than DPO's."""
+    gamma: float = Field(1.0, ge=0)
+    """By how much the better reward should lead; the paper takes 0.3 to 0.5 of beta."""
+
+
+class ORPOConfig(Config):
+    """Odds-ratio preference optimisation (Hong et al. 2024): SFT on the better response and a penalty, no reference."""
+
+    odds_weight: float = Field(0.1, ge=0)
+    """Weight of the odds-ratio term beside imitation (lambda of the paper, beta in TRL)."""
+
+
+class KTOConfig(Config):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): thumbs up and down, no pairs."""
+
+    beta: float = Field(0.1, gt=0)
+    """Reward per nat of log-ratio to the reference. Higher keeps the policy nearer to it."""
+    desirable_weight: float = Field(1.0, gt=0)
+    """Weight of responses with thumbs up."""
+    undesirable_weight: float = Field(1.0, gt=0)
+    """Weight of responses with thumbs down. The paper wants (thumbs up · desirable_weight) to be 1 to 4/3 of (thumbs
+    down · undesirable_weight)."""
+
+
+PairConfig = DPOConfig | IPOConfig | SimPOConfig | ORPOConfig
+"""Of the methods that learn from comparisons."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from keel.batch.types import PairBatch, TokenBatch
+from keel.batch.types import PairBatch, RatingBatch, TokenBatch, widen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +30,17 @@ class EncodedPair:
     margin: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedRating:
+    """A rated response as token ids, and an `unrelated` one, the response to another prompt."""
+
+    prompt: Sequence[int]
+    response: Sequence[int]
+    unrelated: Sequence[int]
+    desirable: float
+    weight: float = 1.0
+
+
 def token_batch(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[EncodedResponse]]) -> TokenBatch:
     """Each prompt with its responses."""
     return TokenBatch(**token_fields(prompts, responses))
@@ -43,6 +54,18 @@ def pair_batch(pairs: Sequence[EncodedPair]) -> PairBatch:
         preference=torch.tensor([p.preference for p in pairs], dtype=torch.float32),
         weight=torch.tensor([p.weight for p in pairs], dtype=torch.float32),
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float32),
+    )
+
+
+def rating_batch(ratings: Sequence[EncodedRating], ref_logprobs: Tensor) -> RatingBatch:
+    """Each prompt with its rated response and the unrelated one; `ref_logprobs` [2P] are of both, in this order."""
+    responses = [(EncodedResponse(tokens=r.response), EncodedResponse(tokens=r.unrelated)) for r in ratings]
+    return widen(
+        token_batch([r.prompt for r in ratings], responses),
+        RatingBatch,
+        desirable=torch.tensor([r.desirable for r in ratings], dtype=torch.float32),
+        weight=torch.tensor([r.weight for r in ratings], dtype=torch.float32),
+        sequence_ref_logprobs=ref_logprobs,
     )
 
 

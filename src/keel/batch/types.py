@@ -153,6 +153,23 @@ class PreferenceBatch(PairBatch):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RatingBatch(TokenBatch):
+    """Two responses a prompt (fanout 2): one that was rated, then one that answers another prompt."""
+
+    desirable: Tensor = per_prompt()  # [P] float in [0, 1], probability that the rated response is a good one
+    weight: Tensor = per_prompt()  # [P] float, how much the rating counts
+    sequence_ref_logprobs: Tensor = per_response()  # [S] sums over the response's own tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RatedBatch(RatingBatch):
+    """Rated responses alone (fanout 1), and what all of them are measured from."""
+
+    reference_point: Tensor = per_prompt()  # [P] z0 in nats, the same for the whole batch
+    desirable_share: Tensor = per_prompt()  # [P] mean of `desirable` over the whole batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout(TokenBatch):
     """Sampled responses and what was known about them when they were sampled."""
 

@@ -123,7 +123,7 @@ KEEL_REWARD = {
 KEEL_PREFER = {
     "hold_pairs": Setting("prefer.dpo.beta", 2.0, looked_up="dpo.beta"),
     "loosen_pairs": Setting("prefer.dpo.beta", 0.5, looked_up="dpo.beta"),
-    "likelihood": Setting("prefer.dpo.loss", to="ipo, whose margins stop at a finite value", looked_up="-"),
+    "likelihood": Setting("prefer.algorithm", to="ipo, whose margins stop at a finite value", looked_up="-"),
     "slower": Setting("prefer.optim.learning_rate", 0.5, looked_up="optim.learning_rate"),
     "faster": Setting("prefer.optim.learning_rate", 2.0, looked_up="optim.learning_rate"),
     "sturdier": Setting("prefer.optim.max_grad_norm", 0.5, looked_up="optim.max_grad_norm"),

@@ -1,4 +1,4 @@
-"""Losses on judged pairs, element by element; the caller weighs, sums and divides."""
+"""Losses on judged responses, in pairs or one by one, element by element; the caller weighs, sums and divides."""
 
 from collections.abc import Callable
 
@@ -79,3 +79,72 @@ def without_noise(loss: Callable[[Tensor], Tensor], preference: Tensor, flipped:
     if flipped == 0.0:
         return loss(preference)
     return ((1.0 - flipped) * loss(preference) - flipped * loss(1.0 - preference)) / (1.0 - 2.0 * flipped)
+
+
+def simpo(
+    mean_a: Tensor,
+    mean_b: Tensor,
+    preference: Tensor,
+    beta: float,
+    gamma: float,
+    margin: Tensor | float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Bradley-Terry on the rewards beta · mean log-probability of a response's tokens, without a reference, [P].
+
+    Meng et al. 2024, arXiv 2405.14734, eq. 6: the better reward should lead by gamma. With soft targets it should lead
+    by gamma · |2 preference - 1| (a tie by nothing), added to `margin`, the data's own. mean_a and mean_b [P] are means
+    over the tokens of a response. The rest as in `bradley_terry`.
+    """
+    wanted = gamma * (2.0 * preference - 1.0).abs() + margin
+    return bradley_terry(beta * mean_a, beta * mean_b, preference, wanted, label_smoothing)
+
+
+CERTAIN = -1e-9
+"""Mean log-probabilities nearer to 0 than this count as this: their odds are finite and have no gradient."""
+
+
+def log_odds(mean: Tensor) -> Tensor:
+    """log(p / (1 - p)) of p = exp(mean), in float32 or wider; `mean` <= 0 is a mean log-probability of any shape.
+
+    Hong et al. 2024, arXiv 2403.07691, eq. 4. 1 - p comes from expm1, so that nothing is lost as p nears 1.
+    """
+    mean = mean.to(torch.promote_types(mean.dtype, torch.float32)).clamp(max=CERTAIN)
+    return mean - torch.log(-torch.expm1(mean))
+
+
+def orpo(mean_a: Tensor, mean_b: Tensor, preference: Tensor, odds_weight: float) -> Tensor:
+    """Negative mean log-probability of the better response + odds_weight · -log sigmoid(log odds ratio), [P].
+
+    Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7, linear in `preference`: both responses are imitated by the
+    probability that they are better, so a tie imitates both by half and draws their odds together. mean_a and mean_b
+    [P] are means over the tokens of a response.
+    """
+    same_shape(mean_a=mean_a, mean_b=mean_b, preference=preference)
+    imitation = -(preference * mean_a + (1.0 - preference) * mean_b)
+    return imitation + odds_weight * bradley_terry(log_odds(mean_a), log_odds(mean_b), preference)
+
+
+def kto(
+    log_ratio: Tensor,
+    desirable: Tensor,
+    reference_point: Tensor | float,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """What is missing of the value of one rated response, [N] in float32 or wider.
+
+    Ethayarajh et al. 2024, arXiv 2402.01306, sec. 4.1: w_D (1 - sigmoid(beta (log_ratio - z0))) for a desirable
+    response, w_U (1 - sigmoid(beta (z0 - log_ratio))) for another, z0 the `reference_point`, which gets no gradient.
+
+    log_ratio  [N] log policy / ref, *summed* over the response's tokens.
+    desirable  [N] in [0, 1], the probability that the response is a good one; the loss is linear in it. At 0.5 and
+               equal weights it is constant: who cannot say has no say.
+    """
+    same_shape(log_ratio=log_ratio, desirable=desirable)
+    dtype = torch.promote_types(log_ratio.dtype, torch.float32)
+    reference_point = torch.as_tensor(reference_point, dtype=dtype, device=log_ratio.device).detach()
+    above = beta * (log_ratio.to(dtype) - reference_point)
+    missing = desirable_weight * desirable * torch.sigmoid(-above)
+    return missing + undesirable_weight * (1.0 - desirable) * torch.sigmoid(above)

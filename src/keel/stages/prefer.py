@@ -1,119 +1,83 @@
-"""Comparisons in, policy out: no reward model and no sampling in between."""
+"""Comparisons or ratings in, policy out: no reward model and no sampling in between."""
 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from keel.algorithms.preference import DPO, pair_figures, pair_losses
-from keel.batch.collate import EncodedPair, pair_batch
-from keel.batch.types import PreferenceBatch, widen
+from keel.algorithms.kto import KTO
+from keel.algorithms.preference import PairPreference
+from keel.algorithms.settings import KTOConfig
+from keel.batch.types import PairBatch, RatingBatch
 from keel.core.artifacts import Artifact
 from keel.core.errors import TrainingError
 from keel.core.seed import derive
-from keel.evaluate.reward_report import accuracy_figures, figures_of_scores
 from keel.models.adapters import add_lora
 from keel.monitor.bands import reward_model_accuracy
 from keel.monitor.verdict import Verdict
 from keel.stages.agreement import overriding
 from keel.stages.context import Run, StageContext, StageResult, warn_of_rate
-from keel.stages.pairs import PairSet, drawn
-from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer, write_policy
-from keel.stages.sections.prefer import PreferConfig
+from keel.stages.pairs import drawn
+from keel.stages.policy import PolicyFiles, load_policy, read_tokenizer, write_policy
+from keel.stages.referred import PreferenceData, refer, said_before, sequence_logprobs
+from keel.stages.sections.prefer import ALGORITHMS, PreferConfig
 from keel.train.loop import LoopConfig, fit
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import BestWeights
-from keel.train.rollout import Reference
+from keel.train.step import LossTerms
 
-REFERENCE = "reference.safetensors"
-AT_ONCE = 512
-"""Pairs of a reference pass between two signs of life."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreferenceData:
-    """What a policy is trained on and judged by."""
-
-    artifacts: Sequence[Artifact]
-    train: PairSet
-    held_out: PairSet
-    override: str | None = None
-    """Why the pairs are trained on although their raters hardly agree."""
+TOLD = ("reward_margin", "chosen_log_ratio", "rejected_log_ratio", "reference_point")
+"""Figures of the kept weights that the summary has, where the method has them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Referred:
-    """Pairs and what the reference says of their responses: `said` [2N], sums of log-probabilities, a's before b's."""
+def train_on_preferences(
+    run: Run,
+    config: PreferConfig,
+    base: PolicyFiles,
+    data: PreferenceData,
+    *,
+    reference: PolicyFiles | None = None,
+    label: str = "prefer",
+) -> Artifact:
+    """The policy with the lowest loss on held-out judgments (of the last step with keep: last).
 
-    pairs: Sequence[EncodedPair]
-    said: Tensor
-
-    def batch(self, chosen: Sequence[int]) -> PreferenceBatch:
-        """These pairs, ready for a loss."""
-        said = self.said.view(-1, 2)[torch.tensor(chosen, dtype=torch.int64)].flatten()
-        return widen(pair_batch([self.pairs[i] for i in chosen]), PreferenceBatch, sequence_ref_logprobs=said)
-
-
-def train_on_preferences(run: Run, config: PreferConfig, base: PolicyFiles, data: PreferenceData) -> Artifact:
-    """The policy with the lowest loss on held-out pairs (of the last step with keep: last)."""
-    reference = refer(run, config, base, data)
-    settings = config.model_dump(mode="json", exclude={"micro_batch_tokens", "max_new_tokens"})
+    `reference` is the policy that it is held to; None is the one that it starts from.
+    """
+    pass_of = f"reference{label.removeprefix('prefer')}"
+    said = refer(run, config, reference or base, data, pass_of) if config.has_reference else None
+    not_its = {"pairs", "temperature", "micro_batch_tokens", "max_new_tokens", *ALGORITHMS} - {config.algorithm}
+    settings = config.model_dump(mode="json", exclude=not_its)
     return run.stage(
         "prefer",
-        {**settings, "seed": run.seed, "base": base.identity, **overriding(data.override)},
-        [*data.artifacts, reference],
-        lambda context: Preferring(context, config, base, data, reference).run(),
+        {**settings, "seed": run.seed, "base": base.identity, **overriding(data.override), **data.mixed},
+        [*data.artifacts, *([said] if said else [])],
+        lambda context: Preferring(context, config, base, data, said).run(),
         kind="policy",
+        label=label,
     )
 
 
-def refer(run: Run, config: PreferConfig, base: PolicyFiles, data: PreferenceData) -> Artifact:
-    """What the policy says of all pairs before any training, once: it is the reference, also of adapters to come.
-
-    The network is loaded for this pass alone, so that training never holds a second one.
-    """
-
-    def body(context: StageContext) -> StageResult:
-        model, progress = frozen(load_policy(base)), context.run.progress
-        sides = {"train": data.train.pairs, "held_out": data.held_out.pairs}
-        progress.start(context.name, sum(len(pairs) for pairs in sides.values()), "pairs")
-        said: dict[str, Tensor] = {}
-        for side, pairs in sides.items():
-            parts = []
-            for at in range(0, len(pairs), AT_ONCE):
-                some = pairs[at : at + AT_ONCE]
-                parts.append(sequence_logprobs(model, some, config.micro_batch_tokens))
-                progress.advance(len(some))
-            said[side] = torch.cat(parts)
-        if not all(values.isfinite().all() for values in said.values()):
-            raise TrainingError("the reference gives log-probabilities that are not finite; its training diverged.")
-        progress.finish(f"{sum(len(pairs) for pairs in sides.values())} pairs")
-        return StageResult(
-            metrics={"pairs": sum(len(pairs) for pairs in sides.values())},
-            write=lambda folder: save_file(said, folder / REFERENCE),
-        )
-
-    settings = {"policy": base.identity, "labels": config.labels}
-    return run.stage("reference", settings, data.artifacts, body, kind="reference")
-
-
-@torch.no_grad()
-def sequence_logprobs(model: nn.Module, pairs: Sequence[EncodedPair], micro_batch_tokens: int) -> Tensor:
-    """[2N] log-probabilities of whole responses, a's before b's."""
-    batch = pair_batch(pairs)
-    return batch.sum_per_response(Reference(model=model).logprobs(batch, 1.0, micro_batch_tokens))
+def algorithm_of(policy: nn.Module, config: PreferConfig) -> Any:
+    """The algorithm that the recipe names."""
+    method = config.method
+    if isinstance(method, KTOConfig):
+        return KTO(policy, method, config.micro_batch_tokens)
+    return PairPreference(policy, method)
 
 
 class Preferring:
     """One stage: network, source, evaluation, and how they are saved."""
 
     def __init__(
-        self, context: StageContext, config: PreferConfig, base: PolicyFiles, data: PreferenceData, reference: Artifact
+        self,
+        context: StageContext,
+        config: PreferConfig,
+        base: PolicyFiles,
+        data: PreferenceData,
+        reference: Artifact | None,
     ) -> None:
         self.context, self.config, self.data = context, config, data
         self.seed = derive(context.seed, "prefer")
@@ -123,17 +87,16 @@ class Preferring:
             policy = add_lora(policy, config.lora)
         self.policy = policy.eval()  # dropout off: at the first step nothing separates it from its reference
         self.tokenizer = read_tokenizer(base)
-        said = load_file(reference.path / REFERENCE)
-        self.train = Referred(pairs=data.train.pairs, said=said["train"])
-        self.held_out = Referred(pairs=data.held_out.pairs, said=said["held_out"])
+        self.algorithm = algorithm_of(self.policy, config)
+        self.train, self.held_out = said_before(reference, data)
         warn_of_rate(context, "prefer", config.optim, policy, lora=config.lora is not None)
-        self.total = config.epochs * math.ceil(len(self.train.pairs) / config.batch)
+        self.total = config.epochs * math.ceil(len(self.train) / config.batch)
         self.optimizer = Optimizer([ParameterGroup(parameters=trainable(policy))], config.optim, self.total)
         self.best = BestWeights(context.checkpoints.folder)
 
-    def batches(self, start: int) -> Iterator[PreferenceBatch]:
+    def batches(self, start: int) -> Iterator[PairBatch | RatingBatch]:
         """From step `start` on."""
-        for chosen in drawn(len(self.train.pairs), self.config.batch, self.seed, start, self.total):
+        for chosen in drawn(len(self.train), self.config.batch, self.seed, start, self.total):
             yield self.train.batch(chosen)
 
     def run(self) -> StageResult:
@@ -151,11 +114,11 @@ class Preferring:
         progress.start(context.name, self.total, "steps")
         progress.advance(start)
         loop = LoopConfig(micro_batch_tokens=config.micro_batch_tokens, seed=self.seed)
-        steps = fit(self.batches(start), DPO(self.policy, config.dpo), self.optimizer, loop, start=start)
+        steps = fit(self.batches(start), self.algorithm, self.optimizer, loop, start=start)
         clock, tokens = time.perf_counter(), 0.0
         for step, metrics in enumerate(steps, start + 1):
             tokens += metrics.pop("tokens")
-            progress.advance(1, loss=metrics["loss"], accuracy=metrics["accuracy"])
+            progress.advance(1, **{name: metrics[name] for name in ("loss", "accuracy") if name in metrics})
             if step % max(1, self.total // 200) == 0 or step == self.total:
                 speed = tokens / (time.perf_counter() - clock)
                 context.event("step", step=step, of=self.total, tokens_per_second=speed, **metrics)
@@ -181,26 +144,25 @@ class Preferring:
             return {**state, "last": found, "best": found, "kept_step": step, "worse": 0}
         return {**state, "last": found, "worse": state["worse"] + 1}
 
-    def log_ratios(self) -> Tensor:
-        """[2N] log policy / reference of the held-out responses."""
-        return sequence_logprobs(self.policy, self.held_out.pairs, self.config.micro_batch_tokens) - self.held_out.said
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Loss, accuracy and log-ratios on the held-out pairs."""
-        rows = self.held_out.batch(range(len(self.held_out.pairs)))
-        log_ratios = self.log_ratios()
-        a, b = log_ratios[0::2], log_ratios[1::2]
-        if not log_ratios.isfinite().all():
+    def held_out_rewards(self) -> tuple[LossTerms, Tensor]:
+        """The loss on all held-out judgments, and the rewards [S] that the policy implies for their responses."""
+        rows = self.algorithm.prepare(self.held_out.batch(range(len(self.held_out))))
+        logprobs = sequence_logprobs(self.policy, rows, self.config.micro_batch_tokens)
+        if not logprobs.isfinite().all():
             raise TrainingError(
                 "held-out log-probabilities are not finite: training diverged. Lower optim.learning_rate."
             )
-        losses = pair_losses(self.config.dpo, log_ratios, rows)
-        decided = float((rows.preference != 0.5).sum().clamp(min=1))
-        sums = pair_figures(self.config.dpo.beta, log_ratios + self.held_out.said, rows)
+        return self.algorithm.terms(logprobs, rows), self.algorithm.rewards(logprobs, rows)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Loss, accuracy and log-ratios on the held-out judgments."""
+        terms, rewards = self.held_out_rewards()
+        assert terms.figure_count is not None
+        counted = float(terms.figure_count.clamp(min=1))
         figures = {
-            "loss": float((rows.weight * losses).sum() / rows.weight.sum()),
-            **{name: float(value) / decided for name, value in sums.items()},
-            **accuracy_figures(a, b, rows.preference.tolist()),
+            "loss": float(terms.total / terms.count),
+            **{name: float(value) / counted for name, value in terms.sums.items()},
+            **self.data.held_out.agreement(rewards),
         }
         self.context.event("evaluated", step=step, **figures)
         return figures
@@ -211,10 +173,8 @@ class Preferring:
         if config.keep == "best":
             self.best.put_back(self.policy)
             kept = state["best"]
-        scores = config.dpo.beta * self.log_ratios()
-        figures = figures_of_scores(
-            scores[0::2], scores[1::2], self.held_out.pairs, self.data.held_out.records, self.data.train.records
-        )
+        learned_from: Sequence[Any] = self.data.train.records
+        figures = self.data.held_out.report(self.held_out_rewards()[1], learned_from)
         verdict = reward_model_accuracy(
             figures["accuracy"],
             figures["accuracy_low"],
@@ -232,12 +192,13 @@ class Preferring:
             **figures,
             "loss": kept["loss"],
             "loss_before": state["before"]["loss"],
-            **{name: kept[name] for name in ("reward_margin", "chosen_log_ratio", "rejected_log_ratio")},
+            "accuracy_before": state["before"]["accuracy"],
+            **{name: kept[name] for name in TOLD if name in kept},
             "verdict": verdict.figures["verdict"],
             "algorithm": config.algorithm,
             "steps": self.optimizer.step_number,
             "kept_step": state["kept_step"] if config.keep == "best" else self.optimizer.step_number,
-            "training_pairs": len(self.train.pairs),
+            "training_pairs": len(self.train),
         }
         return StageResult(metrics=metrics, write=lambda folder: write_policy(folder, self.policy, self.tokenizer))
 
