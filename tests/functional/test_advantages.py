@@ -1,11 +1,19 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from keel.functional.advantages import gae, group_centred, group_normalised, leave_one_out
+from keel.functional.advantages import (
+    all_alike,
+    gae,
+    group_centred,
+    group_normalised,
+    leave_one_out,
+    reward_to_go,
+)
 
 
 def ragged(rows: int = 5, width: int = 9) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +89,18 @@ def test_rows_do_not_see_each_other():
     together, _ = gae(rewards, values, mask, 0.97, 0.9)
     alone = torch.cat([gae(rewards[i : i + 1], values[i : i + 1], mask[i : i + 1], 0.97, 0.9)[0] for i in range(5)])
     assert torch.equal(together, alone)
+
+
+def test_reward_to_go_is_numpy_s_sum_from_each_token_on():
+    rewards, _, mask = ragged()
+    kept = np.where(mask.numpy(), rewards.numpy(), 0.0)
+    expected = np.where(mask.numpy(), kept[:, ::-1].cumsum(1)[:, ::-1], 0.0)
+    np.testing.assert_allclose(reward_to_go(rewards.masked_fill(~mask, math.nan), mask).numpy(), expected, atol=1e-12)
+
+
+def test_prompts_whose_scores_are_all_alike_are_told_from_the_others():
+    scores = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, -2.0, 0.5, 0.5 + 1e-7])
+    assert all_alike(scores, torch.tensor([2, 3, 1, 2])).tolist() == [True, False, True, True]
 
 
 def test_leave_one_out_compares_with_the_other_samples():

@@ -58,6 +58,13 @@ def test_the_length_penalty_is_its_share_of_the_longest_allowed():
     assert shaped([1.0, 1.0], [5, 10], length_penalty=0.1) == pytest.approx([0.95, 0.9])
 
 
+def test_overlong_responses_are_charged_in_a_straight_line_over_the_buffer():
+    # DAPO: nothing up to 6 of 10 tokens, then a quarter of the penalty a token
+    found = shaped([1.0] * 4, [1, 6, 7, 10], overlong_buffer=4)
+    assert found == pytest.approx([1.0, 1.0, 0.75, 0.0])
+    assert shaped([1.0], [10], overlong_buffer=4, overlong_penalty=0.2) == pytest.approx([0.8])
+
+
 def test_an_unfinished_response_earns_at_most_the_ceiling():
     assert shaped([3.0, -4.0, 3.0], finished=[False, False, True], missing_eos_ceiling=-1.0) == [-1.0, -4.0, 3.0]
 

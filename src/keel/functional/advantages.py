@@ -75,10 +75,8 @@ def all_alike(scores: Tensor, fanout: Tensor, tolerance: float = 1e-6) -> Tensor
 
     Compared with each other such samples teach nothing (DAPO, Yu et al. 2025, arXiv 2503.14476, sec. 3.2).
     """
-    group, count = _groups(scores, fanout)
-    highest = torch.full_like(count, -torch.inf).index_reduce(0, group, scores, "amax")
-    lowest = torch.full_like(count, torch.inf).index_reduce(0, group, scores, "amin")
-    return highest - lowest <= tolerance
+    spreads = [group.max() - group.min() for group in scores.split(fanout.tolist())]
+    return torch.tensor([bool(spread <= tolerance) for spread in spreads], dtype=torch.bool, device=scores.device)
 
 
 def _groups(scores: Tensor, fanout: Tensor) -> tuple[Tensor, Tensor]:
