@@ -69,7 +69,7 @@ def test_methods_that_compare_samples_need_two(algorithm):
         ),
         (
             ["prefer={}", "data.comparisons.path=c.jsonl", "ppo={rewards: [{name: r, python: r.py:r}]}"],
-            "prefer and ppo would both train the policy. Keep one",
+            "ppo and prefer would each train the policy from SFT on. Say which with one word",
         ),
         (
             ["prefer.dpo={label_smoothing: 0.1, label_noise: 0.1}", "data.comparisons.path=c.jsonl"],

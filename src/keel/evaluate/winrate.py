@@ -21,7 +21,7 @@ def win_rate(
     if len(utilities) != len(opponents) or not len(utilities):
         raise ValueError(f"{len(utilities)} utilities cannot be compared with {len(opponents)}")
     gaps = np.asarray(utilities, dtype=np.float64) - np.asarray(opponents, dtype=np.float64)
-    wins = np.where(np.abs(gaps) <= 1e-9, 0.5, (gaps > 0).astype(np.float64))
+    wins = outcomes(gaps)
     if prompts is None or len(set(prompts)) == len(gaps):
         low, high = wilson(float(wins.sum()), len(gaps))
     else:
@@ -30,6 +30,11 @@ def win_rate(
             count = len(set(prompts))
             low, high = wilson(float(wins.mean()) * count, count)
     return {"rate": float(wins.mean()), "low": low, "high": high, "n": len(gaps)}
+
+
+def outcomes(gaps: np.ndarray) -> np.ndarray:
+    """1 where the first is better, 0 where the second is, 0.5 for a tie: gaps within 1e-9 of zero."""
+    return np.where(np.abs(gaps) <= 1e-9, 0.5, (gaps > 0).astype(np.float64))
 
 
 def clustered_interval(wins: np.ndarray, prompts: Sequence[Hashable], seed: int = 0) -> tuple[float, float]:

@@ -11,12 +11,13 @@ from keel.models.load import context_length_of
 from keel.stages.context import available_cores
 from keel.stages.functions import load_function
 from keel.stages.recipe import Recipe
+from keel.stages.rewards import check_part
+from keel.stages.sections.rewards import RewardPart
 
 
 def within_context(recipe: Recipe, progress: Progress) -> Recipe:
     """The recipe with data.max_tokens no longer than any of its models reads."""
-    parts = recipe.ppo.rewards if recipe.ppo else ()
-    bought = [part.model for part in parts if part.model not in (None, "stage")]
+    bought = [path for _, part in judging(recipe) for path in part.folders]
     models = [recipe.model.path, *([recipe.reward.base] if recipe.reward and recipe.reward.base else []), *bought]
     reads = {path: context_length_of(path, recipe.model.trust_remote_code) for path in models if path is not None}
     shortest = min(reads, key=lambda path: reads[path] or sys.maxsize)
@@ -25,7 +26,12 @@ def within_context(recipe: Recipe, progress: Progress) -> Recipe:
     if limit < wanted:
         progress.say(f"data.max_tokens is {limit} instead of {wanted}: {shortest} reads no more.")
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": limit})})
-    for name, section in (("ppo", recipe.ppo), ("prefer", recipe.prefer if recipe.evaluate else None)):
+    samples = recipe.evaluate or recipe.rounds
+    for name, section in (
+        ("ppo", recipe.ppo),
+        ("prefer", recipe.prefer if samples else None),
+        ("best_of", recipe.best_of),
+    ):
         if section is not None and section.max_new_tokens >= recipe.data.max_tokens:
             raise ConfigError(
                 f"{name}.max_new_tokens={section.max_new_tokens} leaves no room for a prompt within data.max_tokens="
@@ -34,13 +40,22 @@ def within_context(recipe: Recipe, progress: Progress) -> Recipe:
     return recipe
 
 
+def judging(recipe: Recipe) -> list[tuple[str, RewardPart]]:
+    """Every reward that this recipe judges by, and the section that lists it."""
+    rounds = recipe.rounds if recipe.rounds and recipe.rounds.judge == "reward" else None
+    sections = (("ppo", recipe.ppo), ("best_of", recipe.best_of), ("rounds", rounds))
+    return [(name, part) for name, section in sections if section is not None for part in section.rewards]
+
+
 def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
     """Load every Python function that the stages up to `only` will call, so that a mistake costs no training."""
     named: list[tuple[str, str | None]] = []
     if only != "sft" and recipe.rounds is not None:
         named.append(("rounds.labeller", recipe.rounds.labeller))
+    if only not in ("sft", "reward"):
+        for name, part in judging(recipe):
+            check_part(part, f"{name}.rewards.{part.name}", folder)
     if only not in ("sft", "reward") and recipe.ppo is not None:
-        named += [(f"ppo.rewards.{part.name}", part.python) for part in recipe.ppo.rewards]
         named.append(("guardian.checks.judge", recipe.guardian.checks.judge))
     if only in (None, "evaluate") and recipe.evaluate is not None:
         named.append(("evaluate.preference", recipe.evaluate.preference))

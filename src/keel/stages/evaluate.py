@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from keel.core.artifacts import Artifact
@@ -12,14 +14,15 @@ from keel.core.errors import TrainingError
 from keel.core.files import atomic_write_json
 from keel.core.seed import derive
 from keel.data.chat import decode_response
-from keel.evaluate.winrate import win_rate
+from keel.evaluate.winrate import clustered_interval, outcomes, win_rate
 from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
+from keel.stages.best_of import Drawn, draw, picked
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
 from keel.stages.sections.evaluate import EvaluateConfig
-from keel.stages.sections.prefer import PreferConfig
-from keel.stages.sections.rl import RLConfig
+from keel.stages.sections.sampling import Sampling
+from keel.stats.best_of import best_of_kl_bound, expected_best
 from keel.stats.diversity import distinct_n, unique_share
 from keel.train.judge import Judge, Responses, numbers
 from keel.train.rollout import EncodedPrompt, Reference, as_responses, sample_batch
@@ -27,40 +30,52 @@ from keel.train.rollout import EncodedPrompt, Reference, as_responses, sample_ba
 Preference = Callable[[Sequence[str], Sequence[str], Sequence[bool]], Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """A policy, SFT, and who judges between them."""
+
+    policy: PolicyFiles
+    sft: PolicyFiles
+    prompts: Sequence[EncodedPrompt]
+    sampling: Sampling
+    judge: Judge | None
+    preference: Preference | None
+    n: int = 1
+    """The policy answers with the best of n samples by `judge`."""
+
+
 def evaluate_policy(
     run: Run,
     config: EvaluateConfig,
-    sampling: RLConfig | PreferConfig,
-    policy: Artifact,
-    policy_files: PolicyFiles,
-    sft: PolicyFiles,
-    prompts: Sequence[EncodedPrompt],
-    prompt_set: Artifact,
-    judge: Judge | None,
-    preference: Preference | None,
-    preference_identity: str | None,
-    *,
-    reward_models: Sequence[Artifact] = (),
-    aggregation: Mapping[str, Any] | None = None,
+    contest: Contest,
+    parents: Sequence[Artifact],
+    known: Mapping[str, Any],
+    label: str = "evaluate",
 ) -> Artifact:
-    """A report: win-rate by the true preference where there is one, else by the reward model.
+    """A report: win-rate by the true preference where there is one, else by the rewards, and the KL from SFT.
 
-    `reward_models` are those of the judge where the policy does not descend from them; `aggregation` makes them one.
+    `known` is what of the judges its parents do not tell.
     """
 
     def body(context: StageContext) -> StageResult:
-        chosen = [prompts[i % len(prompts)] for i in range(config.prompts)]
-        ours, kl = respond(policy_files, chosen, sampling, config, derive(context.seed, "evaluate"), reference=sft)
-        theirs, _ = respond(sft, chosen, sampling, config, derive(context.seed, "evaluate sft"))
+        prompts = [contest.prompts[i % len(contest.prompts)] for i in range(config.prompts)]
+        seed = derive(context.seed, "evaluate")
+        drawn = best_of(contest, config, prompts, seed) if contest.n > 1 else None
+        if drawn is not None:
+            ours, kl = picked(drawn.responses, drawn.places(drawn.best())), best_of_kl_bound(contest.n)
+        else:
+            ours, kl = respond(contest.policy, prompts, contest.sampling, config, seed, reference=contest.sft)
+        theirs, _ = respond(contest.sft, prompts, contest.sampling, config, derive(context.seed, "evaluate sft"))
         metrics: dict[str, Any] = {
-            "n": len(chosen),
-            "distinct_prompts": len({prompt.key for prompt in chosen}),
+            "n": len(prompts),
+            "distinct_prompts": len({prompt.key for prompt in prompts}),
             "kl_nats_per_sequence": kl,
+            **({"best_of": contest.n, "kl_is": "an upper bound"} if drawn is not None else {}),
             **diversity(ours),
         }
-        if preference is not None:
-            utilities, columns = judged_by(preference, ours)
-            others, other_columns = judged_by(preference, theirs)
+        if contest.preference is not None:
+            utilities, columns = judged_by(contest.preference, ours)
+            others, other_columns = judged_by(contest.preference, theirs)
             rate = win_rate(utilities, others, ours.prompt_texts)
             metrics |= {
                 "win_rate_by": "true preference",
@@ -72,8 +87,8 @@ def evaluate_policy(
                 **{name: mean(values) for name, values in columns.items()},
                 **{f"{name}_sft": mean(values) for name, values in other_columns.items()},
             }
-        if judge is not None:
-            a, b = judge.scores(ours).raw, judge.scores(theirs).raw
+        if contest.judge is not None:
+            a, b = contest.judge.scores(ours).raw, contest.judge.scores(theirs).raw
             rate = win_rate(a.tolist(), b.tolist(), ours.prompt_texts)
             metrics |= {
                 "reward_win_rate": rate["rate"],
@@ -83,26 +98,62 @@ def evaluate_policy(
                 "score_sft": float(b.mean()),
             }
             metrics.setdefault("win_rate_by", "reward model")
+        if drawn is not None:
+            metrics["by_n"] = by_n(drawn, contest.preference, theirs)
         context.event("evaluated", **metrics)
         context.event("samples", step=0, samples=side_by_side(ours, theirs))
         return StageResult(metrics=metrics, write=lambda folder: atomic_write_json(folder / "report.json", metrics))
 
     settings = {
         **config.model_dump(mode="json", exclude={"data"}),
-        "preference": preference_identity,
-        "max_new_tokens": sampling.max_new_tokens,
+        **known,
+        "max_new_tokens": contest.sampling.max_new_tokens,
         "seed": run.seed,
-        "sft": sft.identity,
-        **(aggregation or {}),
+        "sft": contest.sft.identity,
+        **({"best_of": contest.n} if contest.n > 1 else {}),
     }
-    return run.stage("evaluate", settings, [policy, prompt_set, *reward_models], body, kind="report")
+    return run.stage("evaluate", settings, parents, body, kind="report", label=label)
+
+
+def best_of(contest: Contest, config: EvaluateConfig, prompts: Sequence[EncodedPrompt], seed: int) -> Drawn:
+    """Sample the policy n times for each prompt; the judge scores."""
+    judge = contest.judge
+    if judge is None:
+        raise ValueError("nobody says which of n samples is best")
+    return draw(
+        contest.policy,
+        prompts,
+        contest.n,
+        max_new_tokens=contest.sampling.max_new_tokens,
+        temperature=config.temperature,
+        seed=seed,
+        score=lambda responses: judge.scores(responses).raw,
+    )
+
+
+def by_n(drawn: Drawn, preference: Preference | None, theirs: Responses) -> list[dict[str, float]]:
+    """What the best of 1, 2, 4, … samples comes to, averaged over all subsets of those drawn: unbiased for each n."""
+    scores = drawn.scores.double().numpy()
+    wins = None
+    if preference is not None:
+        utilities = np.array(judged_by(preference, drawn.responses)[0]).reshape(scores.shape)
+        wins = outcomes(utilities - np.array(judged_by(preference, theirs)[0])[:, None])
+    rows = []
+    for n in sorted({2**k for k in range(drawn.n.bit_length())} | {drawn.n}):
+        row = {"n": n, "kl_nats_per_sequence": best_of_kl_bound(n), "score": float(expected_best(scores, n).mean())}
+        if wins is not None:
+            each = expected_best(scores, n, wins)
+            low, high = clustered_interval(each, theirs.prompt_texts)
+            row |= {"true_win_rate": float(each.mean()), "true_win_rate_low": low, "true_win_rate_high": high}
+        rows.append(row)
+    return rows
 
 
 @torch.no_grad()
 def respond(
     files: PolicyFiles,
     prompts: Sequence[EncodedPrompt],
-    rl: RLConfig | PreferConfig,
+    sampling: Sampling,
     config: EvaluateConfig,
     seed: int,
     reference: PolicyFiles | None = None,
@@ -113,16 +164,16 @@ def respond(
         InProcessSampler(model, eos_ids(model, tokenizer)),
         prompts,
         samples=1,
-        max_new_tokens=rl.max_new_tokens,
+        max_new_tokens=sampling.max_new_tokens,
         temperature=config.temperature,
         seed=seed,
     )
     kl = None
     if reference is not None and config.temperature > 0:
         other = Reference(model=frozen(load_policy(reference)))
-        log_ratio = drawn.logprobs - other.logprobs(batch, config.temperature, rl.micro_batch_tokens)
+        log_ratio = drawn.logprobs - other.logprobs(batch, config.temperature, sampling.micro_batch_tokens)
         kl = float(batch.sum_per_response(log_ratio).mean())
-    return as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer)), kl
+    return as_responses(batch, drawn.finished, prompts, partial(decode_response, tokenizer)), kl
 
 
 def judged_by(preference: Preference, responses: Responses) -> tuple[list[float], Mapping[str, Sequence[float]]]:

@@ -2,28 +2,25 @@
 predict safety under optimisation.)
 """
 
-import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from keel.core.artifacts import Artifact
 from keel.core.errors import GateError
 from keel.core.files import atomic_write_json
 from keel.core.seed import derive
-from keel.data.chat import decode_response
-from keel.models.generate import InProcessSampler
-from keel.models.load import eos_ids
 from keel.monitor.verdict import Figure, Verdict
+from keel.stages.best_of import draw
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.labels import Labeller, Pair, ask
-from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
+from keel.stages.policy import PolicyFiles
 from keel.stages.reward import aggregation
 from keel.stages.sections.reward import RewardConfig
 from keel.stages.sections.rl import RLConfig
+from keel.stats.best_of import best_of_kl_bound
 from keel.stats.intervals import wilson
 from keel.train.judge import Scorer
-from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
+from keel.train.rollout import EncodedPrompt
 
 LENGTH_RATIO_WATCH = 1.3
 """Chosen responses this much longer than the average hint at a taste for length."""
@@ -81,26 +78,24 @@ def favourites(
     seed: int,
 ) -> tuple[dict[str, Any], list[Pair]]:
     """Figures of the best of n by score, and pairs of each best response (a) with a random one (b)."""
-    model, tokenizer = frozen(load_policy(policy)), read_tokenizer(policy)
     n = config.best_of
-    batch, drawn = sample_batch(
-        InProcessSampler(model, eos_ids(model, tokenizer)),
+    drawn = draw(
+        policy,
         prompts,
-        samples=n,
+        n,
         max_new_tokens=rl.max_new_tokens,
         temperature=rl.temperature,
         seed=seed,
+        score=scorer.score,
     )
-    responses = as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer))
-    scores = scorer.score(responses).view(-1, n)
-    lengths = batch.response_lengths.float().view(-1, n)
-    best = scores.argmax(1)
+    scores, responses, best = drawn.scores, drawn.responses, drawn.best()
+    lengths = responses.batch.response_lengths.float().view(-1, n)
     metrics = {
         "n": n,
         "prompts": len(prompts),
         "gain": float((scores.max(1).values - scores.mean(1)).mean()),
         "gain_in_std": float((scores.max(1).values - scores.mean(1)).mean() / max(scorer.std, 1e-8)),
-        "kl_nats_per_sequence_bound": math.log(n) - (n - 1) / n,
+        "kl_nats_per_sequence_bound": best_of_kl_bound(n),
         "length_ratio": float(lengths.gather(1, best[:, None]).mean() / lengths.mean()),
     }
     pairs = []
@@ -113,8 +108,8 @@ def favourites(
                     prompt=prompt.prompt,
                     a=a,
                     b=b,
-                    a_finished=bool(drawn.finished[top]),
-                    b_finished=bool(drawn.finished[other]),
+                    a_finished=bool(responses.finished[top]),
+                    b_finished=bool(responses.finished[other]),
                     key=derive(seed, "pair", i),
                 )
             )

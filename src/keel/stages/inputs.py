@@ -1,7 +1,7 @@
 """The records of a run: read once, split by prompt, frozen as artifacts with the hash of their content."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile as copy_file
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from keel.core.errors import ArtifactError, DataError, GateError
 from keel.core.files import atomic_write_json, file_sha256
 from keel.data.dialect import Kind
 from keel.data.formats import DataConfig, Reading, read, to_values, write_jsonl
+from keel.data.prompt_records import PromptRecord, read_prompt_records
 from keel.data.records import Comparison, Record
 from keel.data.snapshot import MANIFEST, RECORDS, read_snapshot, snapshot_at
 from keel.data.split import split
@@ -19,7 +20,9 @@ from keel.stages.agreement import checked_agreement
 from keel.stages.context import Run, StageResult
 from keel.stages.place import Place, names_place
 from keel.stages.recipe import Recipe
+from keel.stages.rewards import check_records
 from keel.stages.sections.data import DataSection
+from keel.stages.sections.prefer import learns_from_ratings
 from keel.stages.studio_snapshots import copy_lines, looked_up, opened, without_secret
 
 
@@ -30,6 +33,8 @@ class RecordSet:
     train: Sequence[Any]
     held_out: Sequence[Any]
     artifact: Artifact
+    records: Mapping[str, PromptRecord] = field(default_factory=dict)
+    """By `prompt_key`, what stands beside the prompts; read where a reward can ask for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,7 @@ class Inputs:
 
     demonstrations: RecordSet | None = None
     comparisons: RecordSet | None = None
+    ratings: RecordSet | None = None
     golden: RecordSet | None = None
     """Only ever held out."""
     prompts: RecordSet | None = None
@@ -49,36 +55,62 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
     demonstrations = None
     if recipe.sft and data.demonstrations:
         demonstrations = freeze(run, data, "demonstrations", data.demonstrations)
-    comparisons = None
-    if (recipe.reward or recipe.prefer) and data.comparisons:
+    comparisons, rated = None, learns_from_ratings(recipe.prefer, data)
+    if recipe.learns_from_comparisons and data.comparisons:
         comparisons = freeze(run, data, "comparisons", data.comparisons)
-        if not comparisons.held_out:
-            raise DataError(
-                f"{data.comparisons.path}: no comparison is held out, so what is learned could not be measured "
-                f"({len(comparisons.train)} comparisons, holdout={data.comparisons.holdout}). Raise "
-                "data.comparisons.holdout, or add prompts."
-            )
+        check_held_out(comparisons, "comparison", data.comparisons)
+    ratings = None
+    if rated and data.ratings:
+        ratings = freeze(run, data, "ratings", data.ratings)
+        check_held_out(ratings, "rating", data.ratings)
     golden = None
     if recipe.reward and data.golden:
         golden = freeze_held_out(run, data, "comparisons", data.golden, "golden")
     prompts = None
     compared = recipe.prefer is not None and recipe.evaluate is not None and recipe.evaluate.data is None
-    if recipe.ppo is not None or compared:
+    if recipe.ppo or recipe.best_of or recipe.rounds or compared:
         source = prompt_source(recipe)
-        prompts = freeze(run, data, "prompts", source)
+        prompts = freeze(run, data, "prompts", source, beside=asks_for_records(recipe))
+        check_judged(recipe, prompts, source)
         for side, records in (("training", prompts.train), ("held-out", prompts.held_out)):
             if not records:
                 raise DataError(
                     f"{source.path}: no {side} prompt is left after splitting off holdout={source.holdout}. "
                     "Choose another holdout, or add prompts."
                 )
-    return Inputs(demonstrations=demonstrations, comparisons=comparisons, golden=golden, prompts=prompts)
+    return Inputs(
+        demonstrations=demonstrations, comparisons=comparisons, ratings=ratings, golden=golden, prompts=prompts
+    )
+
+
+def check_held_out(records: RecordSet, what: str, config: DataConfig) -> None:
+    """Raise DataError when nothing is left to measure on."""
+    if not records.held_out:
+        raise DataError(
+            f"{config.path}: no {what} is held out, so what is learned could not be measured ({len(records.train)} "
+            f"{what}s, holdout={config.holdout}). Raise data.{what}s.holdout, or add prompts."
+        )
+
+
+def asks_for_records(recipe: Recipe) -> bool:
+    """Whether a reward may look at what stands beside a prompt: all but reward models may."""
+    sections = (recipe.ppo, recipe.best_of, recipe.rounds)
+    return any(part.reads_records for section in sections if section for part in section.rewards)
+
+
+def check_judged(recipe: Recipe, prompts: RecordSet, config: DataConfig) -> None:
+    """Raise DataError for a prompt without the answer or the tests that a reward compares with."""
+    for name in ("ppo", "best_of", "rounds"):
+        section = getattr(recipe, name)
+        for part in section.rewards if section else ():
+            every = [*prompts.train, *prompts.held_out]
+            check_records(part, f"{name}.rewards.{part.name}", every, prompts.records, config.path)
 
 
 def prompt_source(recipe: Recipe) -> DataConfig:
     """Where the prompts of RL and evaluation come from."""
     data = recipe.data
-    source = data.prompts or data.demonstrations or data.comparisons
+    source = data.prompts or data.demonstrations or data.comparisons or data.ratings
     if source is None:
         raise DataError("ppo needs prompts: give data.prompts, data.demonstrations or data.comparisons.")
     return source
@@ -108,23 +140,36 @@ def check_agreement(
     return figures
 
 
-def freeze(run: Run, section: DataSection, what: Kind, config: DataConfig) -> RecordSet:
-    """The records as an artifact of two files, named by the hash of what they say and how long they may be."""
+def freeze(run: Run, section: DataSection, what: Kind, config: DataConfig, *, beside: bool = False) -> RecordSet:
+    """The records as an artifact of two files, named by the hash of what they say and how long they may be.
+
+    With `beside`, what stands beside prompts in their file belongs to them.
+    """
     config, sources = frozen_source(run, config)
     reading = read(config, what)
     train, held_out = split(reading.records, config.holdout)
     if not train:
         raise DataError(f"{config.path}: all {len(held_out)} records were held out; lower holdout={config.holdout}.")
-    return record_set(run, section, what, reading, train, held_out, {"holdout": config.holdout}, sources)
+    records = read_prompt_records(config) if beside else {}
+    return record_set(
+        run, section, what, reading, train, held_out, {"holdout": config.holdout}, sources, records=records
+    )
 
 
 def freeze_held_out(
-    run: Run, section: DataSection, what: Literal["comparisons", "prompts"], config: DataConfig, name: str
+    run: Run,
+    section: DataSection,
+    what: Literal["comparisons", "prompts"],
+    config: DataConfig,
+    name: str,
+    *,
+    beside: bool = False,
 ) -> RecordSet:
     """Records that nothing is trained on, whatever `config.holdout` says; `name` is what people see."""
     config, sources = frozen_source(run, config)
     reading = read(config, what)
-    return record_set(run, section, what, reading, [], reading.records, {"use": name}, sources, name)
+    records = read_prompt_records(config) if beside else {}
+    return record_set(run, section, what, reading, [], reading.records, {"use": name}, sources, name, records)
 
 
 def record_set(
@@ -137,8 +182,14 @@ def record_set(
     settings: dict[str, Any],
     sources: Sequence[Artifact] = (),
     name: str = "",
+    records: Mapping[str, PromptRecord] | None = None,
 ) -> RecordSet:
     """Both sides as an artifact. The limits on length count towards its hash, since every stage cuts by them."""
+
+    def write(folder: Path) -> None:
+        write_sides(folder, train, held_out)
+        if records:
+            atomic_write_json(folder / "beside.json", dict(records))
 
     def body(_: object) -> StageResult:
         return StageResult(
@@ -149,7 +200,7 @@ def record_set(
                 "why": reading.why,
                 "dropped": reading.dropped,
             },
-            write=lambda folder: write_sides(folder, train, held_out),
+            write=write,
         )
 
     artifact = run.stage(
@@ -159,6 +210,7 @@ def record_set(
             "content": content_digest(reading.records),
             "max_tokens": section.max_tokens,
             "too_long": section.too_long,
+            **({"beside": digest(dict(records))} if records else {}),
             **settings,
         },
         sources,
@@ -166,7 +218,7 @@ def record_set(
         kind=f"{what.rstrip('s')}_set",
         label=f"data {name or what}",
     )
-    return RecordSet(train=train, held_out=held_out, artifact=artifact)
+    return RecordSet(train=train, held_out=held_out, artifact=artifact, records=records or {})
 
 
 def frozen_source(run: Run, config: DataConfig) -> tuple[DataConfig, Sequence[Artifact]]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from keel.core.artifacts import Artifact
 from keel.core.errors import TrainingError
-from keel.core.seed import derive
+from keel.core.seed import derive, generator
 from keel.data.chat import decode_response
 from keel.data.formats import DataConfig, read_comparisons, write_jsonl
 from keel.data.records import Comparison, Prompt
@@ -15,7 +15,7 @@ from keel.models.load import eos_ids
 from keel.stages.agreement import agreement_figures
 from keel.stages.context import Run, StageContext, StageResult
 from keel.stages.policy import PolicyFiles, frozen, load_policy, read_tokenizer
-from keel.stages.sections.rl import RLConfig
+from keel.stages.sections.sampling import Sampling
 from keel.train.rollout import EncodedPrompt, as_responses, sample_batch
 
 RECORDS = "comparisons.jsonl"
@@ -52,14 +52,14 @@ class Collection:
     labeller_identity: str | None
 
 
-def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact]) -> Artifact:
+def collect(run: Run, sampling: Sampling, task: Collection, parents: Sequence[Artifact]) -> Artifact:
     """Judged comparisons of fresh samples, as a comparison set."""
     settings = {
         "count": task.count,
         "opponent_share": task.opponent_share,
         "labeller": task.labeller_identity,
-        "max_new_tokens": rl.max_new_tokens,
-        "temperature": rl.temperature,
+        "max_new_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
         "seed": run.seed,
         "round": task.round,
         "policy": task.policy.identity,
@@ -68,11 +68,12 @@ def collect(run: Run, rl: RLConfig, task: Collection, parents: Sequence[Artifact
 
     def body(context: StageContext) -> StageResult:
         context.run.progress.start(context.name, None, "pairs")
-        pairs = sample_pairs(context.seed, rl, task)
+        pairs = sample_pairs(context.seed, sampling, task)
         if not pairs:
             raise TrainingError(
                 f"none of {task.count} pairs of samples has two different, non-empty responses, so there is nothing to "
-                "judge: the policy repeats itself. Raise ppo.temperature or ppo.max_new_tokens, or train SFT less."
+                "judge: the policy repeats itself. Raise temperature or max_new_tokens of the section that samples, or "
+                "train SFT less."
             )
         records = ask(task.labeller, pairs)
         figures = agreement_figures(records)
@@ -105,15 +106,15 @@ def sound(answer: object, num_pairs: int, field: str) -> list[Comparison]:
     return list(answer)
 
 
-def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
+def sample_pairs(seed: int, sampling: Sampling, task: Collection) -> list[Pair]:
     """Pairs of different responses on prompts drawn anew each round; nobody can judge an empty one, so none is in."""
     draw = derive(seed, "labels", task.round)
     order = [derive(draw, i) for i in range(task.count)]
     chosen = [task.prompts[key % len(task.prompts)] for key in order]
     own = task.count - round(task.opponent_share * task.count)
-    first = texts(task.policy, chosen, rl, derive(draw, "first"))
-    second = texts(task.policy, chosen[:own], rl, derive(draw, "second"))
-    second += texts(task.reference, chosen[own:], rl, derive(draw, "reference"))
+    first = texts(task.policy, chosen, sampling, derive(draw, "first"))
+    second = texts(task.policy, chosen[:own], sampling, derive(draw, "second"))
+    second += texts(task.reference, chosen[own:], sampling, derive(draw, "reference"))
     return [
         Pair(prompt=prompt.prompt, a=a, b=b, a_finished=a_done, b_finished=b_done, key=key)
         for prompt, (a, a_done), (b, b_done), key in zip(chosen, first, second, order, strict=True)
@@ -121,7 +122,9 @@ def sample_pairs(seed: int, rl: RLConfig, task: Collection) -> list[Pair]:
     ]
 
 
-def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, seed: int) -> list[tuple[str, bool]]:
+def texts(
+    files: PolicyFiles, prompts: Sequence[EncodedPrompt], sampling: Sampling, seed: int
+) -> list[tuple[str, bool]]:
     """One response a prompt, as text, and whether it ended by itself."""
     if not prompts:
         return []
@@ -130,8 +133,8 @@ def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, se
         InProcessSampler(model, eos_ids(model, tokenizer)),
         prompts,
         samples=1,
-        max_new_tokens=rl.max_new_tokens,
-        temperature=rl.temperature,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
         seed=seed,
     )
     responses = as_responses(batch, drawn.finished, [p.text for p in prompts], partial(decode_response, tokenizer))
@@ -141,3 +144,9 @@ def texts(files: PolicyFiles, prompts: Sequence[EncodedPrompt], rl: RLConfig, se
 def read_set(artifact: Artifact) -> list[Comparison]:
     """The comparisons of a comparison set."""
     return read_comparisons(DataConfig(path=str(artifact.path / RECORDS), holdout=0.0))
+
+
+def replayed(seen: Sequence[Comparison], count: int, seed: int, number: int) -> list[Comparison]:
+    """`count` earlier comparisons (all, where there are fewer), drawn anew for each round."""
+    order = generator(seed, "replay", number).permutation(len(seen))
+    return [seen[i] for i in order[:count]]

@@ -32,9 +32,10 @@ def locate(recipe: Recipe, folder: Path) -> Recipe:
         return config and config.model_copy(update={"path": located(config.path, folder)})
 
     def part(config: RewardPart) -> RewardPart:
-        if config.model is None or config.model == "stage":
+        found = tuple(located(path, folder) for path in config.folders)
+        if not found:
             return config
-        return config.model_copy(update={"model": located(config.model, folder)})
+        return config.model_copy(update={"model": found[0]} if config.model else {"models": found})
 
     model = recipe.model.model_copy(
         update={
@@ -45,13 +46,16 @@ def locate(recipe: Recipe, folder: Path) -> Recipe:
     sets = ("demonstrations", "comparisons", "golden", "prompts")
     section = recipe.data.model_copy(update={name: data(getattr(recipe.data, name)) for name in sets})
     evaluate = recipe.evaluate and recipe.evaluate.model_copy(update={"data": data(recipe.evaluate.data)})
-    reward, ppo = recipe.reward, recipe.ppo
+    reward = recipe.reward
     if reward is not None and reward.base is not None:
         reward = reward.model_copy(update={"base": located(reward.base, folder)})
-    if ppo is not None:
-        ppo = ppo.model_copy(update={"rewards": tuple(part(config) for config in ppo.rewards)})
+    judging = {
+        name: judge.model_copy(update={"rewards": tuple(part(config) for config in judge.rewards)})
+        for name in ("ppo", "best_of", "rounds")
+        if (judge := getattr(recipe, name)) is not None
+    }
     return recipe.model_copy(
-        update={"model": model, "data": section, "reward": reward, "ppo": ppo, "evaluate": evaluate}
+        update={"model": model, "data": section, "reward": reward, "evaluate": evaluate, **judging}
     )
 
 

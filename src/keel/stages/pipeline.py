@@ -5,12 +5,15 @@ What each stage is made from and leaves stands in `roads`, a file a road, all wo
     start       SFT, comparisons, reward models: where all roads start. What makes demonstrations or comparisons
                 (revisions by a constitution, an AI judge) belongs here, in front of what learns from them
     online      RL on a reward
-    rounds      fresh samples are judged, what learns from judgments goes on with them
     offline     policies that learn from comparisons directly
+    fresh       pairs sampled from a policy as it is, and judged
+    rounds      fresh samples are judged, what learns from judgments goes on with them
+    best_of     the best of n samples, to answer with or to fine-tune on
     evaluation  the policy against SFT: where all roads end
     judges      who says how good a response is, for all of them
 
-`run_stages` is the order. A new road is a file there, a line here, and its section of the recipe.
+`run_stages` is the order, `train` what the methods are. A new road is a file there, a line here, its section of the
+recipe, and where one word switches to it a row in `methods`.
 """
 
 import time
@@ -20,6 +23,7 @@ from typing import Any
 
 import torch
 
+from keel.core.artifacts import Artifact
 from keel.core.config import to_yaml
 from keel.core.errors import KeelError
 from keel.core.events import EventLog, plain
@@ -30,12 +34,14 @@ from keel.stages.before import check_functions, check_libraries, settle_threads,
 from keel.stages.context import Observer, Run, unobserved
 from keel.stages.paths import locate
 from keel.stages.recipe import Recipe
-from keel.stages.roads.evaluation import compare_optimised, compare_preferred
+from keel.stages.roads.best_of import reject
+from keel.stages.roads.evaluation import against_sft
 from keel.stages.roads.offline import prefer
 from keel.stages.roads.online import Optimisation
-from keel.stages.roads.rounds import collect_first, reinforce_in_rounds
+from keel.stages.roads.rounds import prefer_after, prefer_in_rounds, reinforce
 from keel.stages.roads.start import compare, fine_tune, model_reward
-from keel.stages.roads.work import Work
+from keel.stages.roads.work import Work, required
+from keel.stages.sections.sampling import Sampling
 from keel.stages.summary import Made, summarise
 from keel.stages.trackers.follow import tracking
 
@@ -99,21 +105,37 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
     if only == "sft":
         return made
 
-    rl = Optimisation.of(work)
-    if recipe.reward is not None or recipe.prefer is not None:
-        compare(work, collect_first(rl) if rl and work.inputs.comparisons is None else None)
+    if recipe.learns_from_comparisons:
+        compare(work)
     if recipe.reward is not None:
         model_reward(work, recipe.reward)
     if only == "reward":
         return made
 
-    if recipe.prefer is not None:
-        policy = prefer(work, recipe.prefer)
-        if only != "prefer" and recipe.evaluate is not None:
-            made.evaluate = compare_preferred(work, recipe.evaluate, recipe.prefer, policy)
-    if rl is not None:
-        rl.gate()
-        policy = reinforce_in_rounds(rl, recipe.rounds) if recipe.rounds else rl.once()
-        if only != "ppo" and recipe.evaluate is not None:
-            made.evaluate = compare_optimised(work, recipe.evaluate, rl, policy)
+    policy, section = train(work, only)
+    if only in (None, "evaluate") and recipe.evaluate is not None and section is not None:
+        n = recipe.best_of.n if recipe.best_of and recipe.best_of.algorithm == "best_of_n" else 1
+        made.evaluate = against_sft(work, recipe.evaluate, section, policy, n=n)
     return made
+
+
+def train(work: Work, only: str | None) -> tuple[Artifact | None, Sampling | None]:
+    """The policy that the method makes of SFT's (None: SFT's own), and the section that says how it samples."""
+    recipe, rounds = work.recipe, work.recipe.rounds
+    policy, section = None, None
+    if recipe.ppo is not None:
+        rl, section = Optimisation(work, recipe.ppo), recipe.ppo
+        rl.gate()
+        policy = reinforce(work, rl, rounds) if rounds else rl.once()
+    if recipe.prefer is not None and only != "ppo":
+        section = recipe.prefer
+        if policy is not None:
+            policy = prefer_after(work, recipe.prefer, required(rounds), policy)
+        elif rounds is not None and (rounds.count > 1 or recipe.prefer.pairs == "fresh"):
+            policy = prefer_in_rounds(work, recipe.prefer, rounds)
+        else:
+            policy = prefer(work, recipe.prefer)
+    if recipe.best_of is not None:
+        section = recipe.best_of
+        policy = reject(work, recipe.best_of) if recipe.best_of.algorithm == "rejection" else None
+    return policy, section

@@ -1,5 +1,6 @@
 """The recipe: every setting of a run, in one strict typed tree. No torch here: the command line reads it."""
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,9 +9,11 @@ from keel.core.config import Config
 from keel.models.settings import ModelConfig
 from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
+from keel.stages.methods import EXAMPLES, MethodName, settled
+from keel.stages.sections.best_of import BestOfConfig
 from keel.stages.sections.data import DataSection
 from keel.stages.sections.evaluate import EvaluateConfig
-from keel.stages.sections.prefer import PreferConfig
+from keel.stages.sections.prefer import PreferConfig, learns_from_ratings, wanting
 from keel.stages.sections.reward import RewardConfig
 from keel.stages.sections.rl import RLConfig
 from keel.stages.sections.rounds import RoundsConfig
@@ -25,6 +28,9 @@ class Recipe(Config):
 
     name: str = "run"
     """Shown in reports."""
+    method: MethodName | None = None
+    """How the policy learns: one word that decides which of the sections ppo, prefer and best_of run, and their
+    algorithm, so that a recipe may hold settings of several. null: all sections that are there."""
     model: ModelConfig
     """The model to start from."""
     seed: int = 0
@@ -38,11 +44,13 @@ class Recipe(Config):
     reward: RewardConfig | None = None
     """Present: train a reward model."""
     prefer: PreferConfig | None = None
-    """Present: train the policy on the comparisons (algorithm dpo). Takes the place of ppo."""
+    """Present: train the policy on comparisons, of the data or of fresh pairs."""
     ppo: RLConfig | None = None
     """Present: optimise the policy (algorithm ppo, rloo or grpo)."""
+    best_of: BestOfConfig | None = None
+    """Present: best-of-n sampling, or fine-tuning on what it picks."""
     rounds: RoundsConfig | None = None
-    """Present: alternate RL with fresh labels."""
+    """Present: alternate training with fresh judgments."""
     evaluate: EvaluateConfig | None = None
     """Present: compare the final policy with SFT."""
     guardian: GuardianConfig = GuardianConfig()
@@ -56,19 +64,19 @@ class Recipe(Config):
     work offline unless the product's own environment variables say otherwise."""
 
     @model_validator(mode="after")
+    def _method(self) -> "Recipe":
+        return settled(self)
+
+    @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Self:
         if self.sft and not self.data.demonstrations:
             raise ValueError("sft needs data.demonstrations")
         collected = self.rounds is not None and self.rounds.first_comparisons > 0
         if self.reward and not self.data.comparisons and not collected:
             raise ValueError("reward needs data.comparisons (or rounds.first_comparisons)")
-        if self.prefer and not self.data.comparisons:
-            raise ValueError("prefer needs data.comparisons")
-        if self.prefer and self.ppo:
-            raise ValueError(
-                "prefer and ppo would both train the policy. Keep one: prefer learns from the comparisons directly, "
-                "ppo from a reward. For one after the other, name the first policy in model.path of a second recipe"
-            )
+        given = self.data.comparisons or collected or learns_from_ratings(self.prefer, self.data)
+        if self.prefer and self.prefer.pairs == "data" and not given:
+            raise ValueError(wanting(self.prefer.algorithm, rated=self.data.ratings is not None))
         if self.ppo and not self.reward and any(part.model == "stage" for part in self.ppo.rewards):
             raise ValueError("ppo.rewards names the reward model of this recipe, but the recipe has no reward section")
         sections = {name: getattr(self, name) for name in type(self).model_fields}
@@ -93,6 +101,50 @@ class Recipe(Config):
                     f"{name}.lora.dropout is {section.lora.dropout}: {name} compares the policy with itself before the "
                     "step, which dropout would disturb, so it is not applied there. Leave it out"
                 )
-        if self.rounds and not (self.ppo and self.reward and self.rounds.labeller):
-            raise ValueError("rounds needs a reward section, a ppo section and rounds.labeller")
+        for problem in conflicts(self):
+            raise ValueError(problem)
         return self
+
+    @property
+    def learns_from_comparisons(self) -> bool:
+        """Whether comparisons are needed before any policy is sampled for others."""
+        prefer = self.prefer
+        directly = prefer is not None and prefer.pairs == "data" and not learns_from_ratings(prefer, self.data)
+        return self.reward is not None or directly
+
+
+def conflicts(recipe: Recipe) -> Iterator[str]:
+    """Why the sections that train the policy do not go together, if they do not."""
+    rounds, prefer = recipe.rounds, recipe.prefer
+    trainers = [name for name in ("ppo", "prefer", "best_of") if getattr(recipe, name)]
+    if len(trainers) > 1 and not (prefer and prefer.pairs == "fresh" and trainers == ["ppo", "prefer"]):
+        yield (
+            f"{' and '.join(trainers)} would each train the policy from SFT on. Say which with one word, for example "
+            "method: dpo (-s method=dpo), or take ppo first and then prefer on what it made with method: hybrid"
+        )
+    fresh = prefer is not None and prefer.pairs == "fresh"
+    if fresh and rounds is None:
+        yield f"prefer.pairs: fresh needs a section that says who judges them. Add, for example:\n{EXAMPLES['rounds']}"
+    for name in ("rounds", "best_of"):
+        section = getattr(recipe, name)
+        judges = section is not None and (name == "best_of" or section.judge == "reward")
+        if judges and not recipe.reward and any(part.model == "stage" for part in section.rewards):
+            yield (
+                f"{name}.rewards names the reward model of this recipe, but the recipe has no reward section. Add "
+                f"`reward: {{}}`, or say in {name}.rewards what judges"
+            )
+    if rounds is None:
+        return
+    asks = rounds.first_comparisons > 0 or rounds.judge == "labeller"
+    if asks and not rounds.labeller and (rounds.first_comparisons or fresh or rounds.count > 1):
+        yield "rounds needs rounds.labeller, a Python function that judges pairs, or rounds.judge: reward"
+    if recipe.ppo and rounds.count > 1:
+        if not recipe.reward:
+            yield "rounds with ppo needs a reward section: what is refreshed between the rounds is the reward model"
+        if rounds.judge == "reward":
+            yield (
+                "rounds.judge: reward cannot teach the reward model what it does not know. With ppo, set rounds.judge: "
+                "labeller, or rounds.count: 1"
+            )
+    if not (recipe.ppo or prefer or rounds.first_comparisons):
+        yield "rounds needs a section ppo or prefer to train in rounds"

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from keel.core.artifacts import Artifact
-from keel.core.seed import generator
 from keel.data.records import Comparison
 from keel.stages.context import Run
 from keel.stages.coverage import joined, read_coverage
 from keel.stages.encode import fitting
 from keel.stages.inputs import RecordSet
-from keel.stages.labels import read_set
+from keel.stages.labels import read_set, replayed
 from keel.stages.pairs import PairSet, pair_set
 from keel.stages.policy import PolicyFiles
 from keel.stages.recipe import Recipe
@@ -112,8 +111,7 @@ class RewardModels:
         """
         fresh, fit = read_set(fresh_set), fitting(self.recipe.data)
         before = on_policy_accuracy(self.scorer(), pair_set(fresh, self.config.labels, self.tokenizer, fit))
-        rng = generator(self.recipe.seed, "replay", number)
-        replay = [self.seen[i] for i in rng.permutation(len(self.seen))[: round(rounds.replay * len(fresh))]]
+        replay = replayed(self.seen, round(rounds.replay * len(fresh)), self.recipe.seed, number)
         rate = rounds.learning_rate or self.config.optim.learning_rate * 2 / 3
         optim = self.config.optim.model_copy(update={"learning_rate": rate})
         self.members = train_reward_models(

@@ -30,7 +30,13 @@ MOST_NATS = 700.0
 
 
 def train_sft(
-    run: Run, config: SFTConfig, base: PolicyFiles, data: Artifact, train: Sequence[Demo], held_out: Sequence[Demo]
+    run: Run,
+    config: SFTConfig,
+    base: PolicyFiles,
+    data: Artifact,
+    train: Sequence[Demo],
+    held_out: Sequence[Demo],
+    label: str = "sft",
 ) -> Artifact:
     """The policy with the lowest held-out perplexity (of the last epoch when nothing is held out)."""
     return run.stage(
@@ -39,6 +45,7 @@ def train_sft(
         [data],
         lambda context: fine_tune(context, config, base, train, held_out),
         kind="policy",
+        label=label,
     )
 
 
@@ -67,7 +74,7 @@ def fine_tune(
         context.event("evaluated", step=0, epoch=0, perplexity=state["perplexity_before"])
 
     progress = context.run.progress
-    progress.start("sft", total, "steps")
+    progress.start(context.name, total, "steps")
     progress.advance(start)
     source = training_batches(train, config, context.seed, start, total)
     loop = LoopConfig(micro_batch_tokens=config.micro_batch_tokens, seed=context.seed)
@@ -90,7 +97,7 @@ def fine_tune(
             else:
                 state = {**state, "worse": state["worse"] + 1}
             if state["worse"] >= config.patience:
-                progress.say(f"sft: perplexity stopped falling at {value:.3f}; step {state['step']} is kept")
+                progress.say(f"{context.name}: perplexity stopped falling at {value:.3f}; step {state['step']} is kept")
                 break
         if context.checkpoint_due():
             context.checkpoints.save(

@@ -7,6 +7,7 @@ from typing import Any
 from keel import __version__
 from keel.core.artifacts import Artifact
 from keel.stages.context import peak_rss_bytes
+from keel.stages.methods import method_of
 from keel.stages.recipe import Recipe
 
 
@@ -19,7 +20,10 @@ class Made:
     """The first reward models, one a member."""
     golden: Artifact | None = None
     best_of: Artifact | None = None
-    prefer: Artifact | None = None
+    prefer: list[Artifact] = field(default_factory=list)
+    """One policy a round."""
+    rejection: list[tuple[Artifact, Artifact]] = field(default_factory=list)
+    """The best responses of a round, and the policy that was fine-tuned on them."""
     ppo: list[Artifact] = field(default_factory=list)
     """One policy a round."""
     evaluate: Artifact | None = None
@@ -40,8 +44,17 @@ def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[
             stages["reward"] |= {f"golden_{name}": value for name, value in made.golden.metrics.items()}
         if made.best_of is not None:
             stages["reward"]["best_of_n"] = made.best_of.metrics
-    if made.prefer is not None:
-        stages["prefer"] = figures(made.prefer)
+    if made.prefer:
+        stages["prefer"] = figures(made.prefer[-1])
+        if len(made.prefer) > 1:
+            stages["prefer"] |= in_sum(made.prefer, "seconds", "steps") | {"rounds": len(made.prefer)}
+    if made.rejection:
+        chosen, policies = ([pair[i] for pair in made.rejection] for i in range(2))
+        stages["rejection"] = {
+            **figures(policies[-1]),
+            **in_sum([*chosen, *policies], "seconds"),
+            "rounds": [artifact.metrics for artifact in chosen],
+        }
     if made.ppo:
         stages["ppo"] = over_rounds(made.ppo)
     if made.evaluate is not None:
@@ -53,6 +66,7 @@ def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[
             stages["ppo"]["score_scale_changed"] = False
     return {
         "name": recipe.name,
+        "method": method_of(recipe),
         "seed": recipe.seed,
         "model": recipe.model.path,
         "keel_version": __version__,
@@ -69,6 +83,11 @@ def figures(artifact: Artifact) -> dict[str, Any]:
     return {**artifact.metrics, "artifact": artifact.path.name, "id": artifact.id}
 
 
+def in_sum(artifacts: Sequence[Artifact], *names: str) -> dict[str, float]:
+    """These figures, summed over all artifacts."""
+    return {name: sum(artifact.metrics[name] for artifact in artifacts) for name in names}
+
+
 def over_rounds(policies: Sequence[Artifact]) -> dict[str, Any]:
     """The last round's figures; before is before the first round, updates and seconds are summed.
 
@@ -82,8 +101,7 @@ def over_rounds(policies: Sequence[Artifact]) -> dict[str, Any]:
         "distinct_2_before": first["distinct_2_before"],
         "entropy_before": first["entropy_before"],
         "response_tokens_before": first["response_tokens_before"],
-        "updates": sum(p.metrics["updates"] for p in policies),
-        "seconds": sum(p.metrics["seconds"] for p in policies),
+        **in_sum(policies, "updates", "seconds"),
         "rounds": len(policies),
         "score_scale_changed": len(policies) > 1,
     }

@@ -5,81 +5,78 @@ from collections.abc import Sequence
 from keel.core.artifacts import Artifact
 from keel.data.formats import DataConfig
 from keel.stages.encode import encode_prompts, fitting
-from keel.stages.evaluate import Preference, evaluate_policy
+from keel.stages.evaluate import Contest, Preference, evaluate_policy
 from keel.stages.functions import function_identity, load_function
-from keel.stages.inputs import freeze_held_out
-from keel.stages.reward import aggregation
-from keel.stages.roads.online import Optimisation
-from keel.stages.roads.work import Work, required
+from keel.stages.inputs import asks_for_records, check_judged, freeze_held_out
+from keel.stages.roads.judges import known_by, weighted_sum
+from keel.stages.roads.work import Work
 from keel.stages.sections.evaluate import EvaluateConfig
-from keel.stages.sections.prefer import PreferConfig
+from keel.stages.sections.rewards import RewardPart
+from keel.stages.sections.sampling import Sampling
 from keel.train.judge import Judge
 from keel.train.rollout import EncodedPrompt
-from keel.train.settings import ShapingConfig
+
+STAGE_REWARD = (RewardPart(name="reward_model", model="stage"),)
 
 
-def compare_optimised(work: Work, config: EvaluateConfig, rl: Optimisation, policy: Artifact) -> Artifact:
-    """What RL made, by the true preference and by what it maximised."""
+def against_sft(
+    work: Work,
+    config: EvaluateConfig,
+    sampling: Sampling,
+    policy: Artifact | None,
+    *,
+    n: int = 1,
+    label: str = "evaluate",
+) -> Artifact:
+    """The win-rate by whatever judges: a true preference, the recipe's rewards, or both; else only distances.
+
+    With `n` above 1 the policy's answer is the best of n by the rewards.
+    """
+    prompts, prompt_set = questions(work, config.data, sampling)
+    judge, known = rewards(work, sampling)
+    preference, identity = true_preference(work, config)
+    members = work.rewards.members if work.rewards and judge else ()
+    contest = Contest(
+        policy=work.policy(policy),
+        sft=work.sft,
+        prompts=prompts,
+        sampling=sampling,
+        judge=judge,
+        preference=preference,
+        n=n,
+    )
+    parents = [*([policy] if policy else []), prompt_set, *members]
+    settings = {**known, "preference": identity}
+    return evaluate_policy(work.context, config, contest, parents, settings, label)
+
+
+def questions(work: Work, data: DataConfig | None, sampling: Sampling) -> tuple[Sequence[EncodedPrompt], Artifact]:
+    """Prompts of a file of their own, or held-out ones; and the artifact that froze them."""
+    section, recipe = work.sampling[0], work.recipe
+    if data is not None:
+        beside = asks_for_records(recipe)
+        records = freeze_held_out(work.context, recipe.data, "prompts", data, "evaluation", beside=beside)
+        check_judged(recipe, records, data)
+        fit = fitting(recipe.data)
+        prompts = encode_prompts(
+            records.held_out, work.tokenizer, fit, sampling.max_new_tokens, section, records.records
+        )
+        return prompts, records.artifact
+    held_out = work.prompts.held_out
     # Behind those that chose the checkpoint, where there are more: choosing flatters.
-    held_out = rl.prompts.held_out
-    prompts: Sequence[EncodedPrompt] = held_out[rl.config.evaluate_prompts :] or held_out
-    prompt_set = rl.prompts.artifact
-    if config.data is not None:
-        prompts, prompt_set = evaluation_prompts(work, config.data, rl.config.max_new_tokens, "ppo")
-    preference, identity = true_preference(work, config)
-    return evaluate_policy(
-        work.context,
-        config,
-        rl.config,
-        policy,
-        work.sft.of_artifact(policy),
-        work.sft,
-        prompts,
-        prompt_set,
-        rl.judge(),
-        preference,
-        identity,
-    )
+    chose = recipe.ppo.evaluate_prompts if recipe.ppo else 0
+    return held_out[chose:] or held_out, work.prompts.artifact
 
 
-def compare_preferred(work: Work, config: EvaluateConfig, sampling: PreferConfig, policy: Artifact) -> Artifact:
-    """The win-rate by whatever judges: a true preference, the recipe's reward model, or both; else only distances."""
-    if config.data is not None:
-        prompts, prompt_set = evaluation_prompts(work, config.data, sampling.max_new_tokens, "prefer")
-    else:
-        records = required(work.inputs.prompts)
-        prompt_set, fit = records.artifact, fitting(work.recipe.data)
-        prompts = encode_prompts(records.held_out, work.tokenizer, fit, sampling.max_new_tokens, "prefer")
-    judge, rewards = None, work.rewards
-    if rewards is not None:
-        scorers = {"reward_model": (1.0, rewards.scorer())}
-        judge = Judge(scorers=scorers, shaping=ShapingConfig(), max_new_tokens=sampling.max_new_tokens)
-    preference, identity = true_preference(work, config)
-    return evaluate_policy(
-        work.context,
-        config,
-        sampling,
-        policy,
-        work.sft.of_artifact(policy),
-        work.sft,
-        prompts,
-        prompt_set,
-        judge,
-        preference,
-        identity,
-        reward_models=rewards.members if rewards else (),
-        aggregation=aggregation(rewards.config) if rewards else {},
-    )
-
-
-def evaluation_prompts(
-    work: Work, data: DataConfig, max_new_tokens: int, section: str
-) -> tuple[list[EncodedPrompt], Artifact]:
-    """Prompts of a file of their own, and the artifact that froze them."""
+def rewards(work: Work, sampling: Sampling) -> tuple[Judge | None, dict[str, object]]:
+    """What the policy was trained to maximise, or the reward model beside it; None without any. And its identity."""
     recipe = work.recipe
-    records = freeze_held_out(work.context, recipe.data, "prompts", data, "evaluation")
-    prompts = encode_prompts(records.held_out, work.tokenizer, fitting(recipe.data), max_new_tokens, section)
-    return prompts, records.artifact
+    section = recipe.ppo or recipe.best_of
+    parts = section.rewards if section else STAGE_REWARD if work.rewards else ()
+    if not parts:
+        return None, {}
+    name, shaping = "ppo" if recipe.ppo else "best_of", recipe.ppo.shaping if recipe.ppo else None
+    return weighted_sum(work, name, parts, sampling, shaping), known_by(work, parts)
 
 
 def true_preference(work: Work, config: EvaluateConfig) -> tuple[Preference | None, str | None]:

@@ -10,9 +10,8 @@ from keel.stages.functions import function_identity, load_function
 from keel.stages.gate import best_of_n
 from keel.stages.labels import Labeller
 from keel.stages.policy import PolicyFiles
-from keel.stages.reward import aggregation, model_identity
-from keel.stages.roads.judges import weighted_sum
-from keel.stages.roads.work import Prompts, Work
+from keel.stages.roads.judges import known_by, labeller_of, weighted_sum
+from keel.stages.roads.work import Work
 from keel.stages.sections.rl import RLConfig
 from keel.train.judge import Judge
 from keel.train.one_trunk import OneTrunk
@@ -20,19 +19,10 @@ from keel.train.one_trunk import OneTrunk
 
 @dataclass
 class Optimisation:
-    """One recipe's RL: its settings and its prompts."""
+    """One recipe's RL."""
 
     work: Work
     config: RLConfig
-    prompts: Prompts
-
-    @classmethod
-    def of(cls, work: Work) -> "Optimisation | None":
-        """None for recipes without RL."""
-        config = work.recipe.ppo
-        if config is None:
-            return None
-        return cls(work=work, config=config, prompts=work.prompts("ppo", config.max_new_tokens))
 
     def once(self) -> Artifact:
         """The optimised policy."""
@@ -41,19 +31,16 @@ class Optimisation:
     def stage(self, task: AlignTask, earlier: Artifact | None, label: str) -> Artifact:
         """One stretch of RL; `earlier` is the policy of the one before it, whose critic and KL coefficient go on."""
         work, rewards = self.work, self.work.rewards
-        folder = work.context.recipe_folder
         settings = {
             **self.config.model_dump(mode="json", exclude={"micro_batch_tokens"}),
-            "reward": aggregation(rewards.config) if rewards else None,
-            "functions": [function_identity(part.python, folder) for part in self.config.rewards],
-            "models": [model_identity(part.model) for part in self.config.rewards],
+            **known_by(work, self.config.rewards),
             "seed": work.recipe.seed,
             "round": task.round,
             "start": task.start.identity,
             "reference": task.reference.identity,
             **self.watching(),
         }
-        parents = [self.prompts.artifact, *(rewards.members if rewards else ())]
+        parents = [self.work.prompts.artifact, *(rewards.members if rewards else ())]
         parents += [artifact for artifact in (work.made.sft, earlier) if artifact is not None]
         policy = work.context.stage(
             "ppo",
@@ -71,11 +58,11 @@ class Optimisation:
     def task(
         self, start: PolicyFiles, *, round: int = 0, step_offset: int = 0, earlier: Artifact | None = None
     ) -> AlignTask:
-        count, held_out = self.config.evaluate_prompts, self.prompts.held_out
+        count, held_out = self.config.evaluate_prompts, self.work.prompts.held_out
         return AlignTask(
             start=start,
             reference=self.work.sft,
-            prompts=self.prompts.train,
+            prompts=self.work.prompts.train,
             held_out=[held_out[i % len(held_out)] for i in range(count)],
             round=round,
             step_offset=step_offset,
@@ -84,7 +71,8 @@ class Optimisation:
 
     def judge(self, trunk: OneTrunk | None = None) -> Judge:
         """What ppo.rewards asks for, as the reward models are now."""
-        return weighted_sum(self.work, self.config, trunk)
+        config = self.config
+        return weighted_sum(self.work, "ppo", config.rewards, config, config.shaping, trunk)
 
     def watching(self) -> dict[str, Any]:
         """What of the guardian can change the outcome of a stage."""
@@ -107,15 +95,16 @@ class Optimisation:
         work, rewards = self.work, self.work.rewards
         if rewards is None or rewards.config.best_of < 2:
             return
-        labeller, identity = work.labeller()
+        rounds = work.recipe.rounds
+        raters = labeller_of(work, rounds) if rounds and rounds.labeller else None
         work.made.best_of = best_of_n(
             work.context,
             rewards.config,
             self.config,
-            [*rewards.members, self.prompts.artifact],
+            [*rewards.members, self.work.prompts.artifact],
             rewards.scorer(),
             work.sft,
-            self.prompts.held_out,
-            labeller,
-            identity,
+            self.work.prompts.held_out,
+            raters.judge if raters else None,
+            raters.identity if raters else None,
         )

@@ -1,18 +1,13 @@
 """Where all roads start: SFT on demonstrations, comparisons, and reward models on them."""
 
-from keel.core.artifacts import Artifact
-from keel.data.split import split
 from keel.stages.encode import encode_demonstrations, fitting
-from keel.stages.inputs import RecordSet, check_agreement, prompt_source
-from keel.stages.labels import read_set
+from keel.stages.inputs import check_agreement
 from keel.stages.reward_models import RewardModels
+from keel.stages.roads.fresh import collect_first, held_apart
 from keel.stages.roads.work import Work, required
 from keel.stages.sections.reward import RewardConfig
 from keel.stages.sections.sft import SFTConfig
 from keel.stages.sft import train_sft
-
-FIRST_HOLDOUT = 0.15
-"""Share of prompts whose collected comparisons measure the reward model instead of training it."""
 
 
 def fine_tune(work: Work, config: SFTConfig) -> None:
@@ -26,19 +21,13 @@ def fine_tune(work: Work, config: SFTConfig) -> None:
     work.sft = work.base.of_artifact(work.made.sft)
 
 
-def compare(work: Work, collected: Artifact | None) -> None:
-    """The comparisons to learn from: those of the data section, or freshly `collected` ones."""
-    comparisons = work.inputs.comparisons or held_apart(work, required(collected))
+def compare(work: Work) -> None:
+    """The comparisons to learn from: those of the data section, or the first that the labeller judges."""
+    comparisons = work.inputs.comparisons
+    if comparisons is None:
+        comparisons = held_apart(work, collect_first(work, required(work.recipe.rounds)))
     work.comparisons = comparisons
     work.made.agreement = check_agreement(work.context, work.recipe, [*comparisons.train, *comparisons.held_out])
-
-
-def held_apart(work: Work, collected: Artifact) -> RecordSet:
-    """Collected comparisons on both sides of a split by prompt."""
-    # Prompts below the first threshold never reached the labellers, so the share is taken of what lies above it.
-    outside = prompt_source(work.recipe).holdout
-    train, held_out = split(read_set(collected), outside + FIRST_HOLDOUT * (1 - outside))
-    return RecordSet(train=train, held_out=held_out, artifact=collected)
 
 
 def model_reward(work: Work, config: RewardConfig) -> None:

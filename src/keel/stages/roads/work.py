@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from keel.core.artifacts import Artifact
+from keel.data.prompt_records import PromptRecord
+from keel.data.records import Prompt, prompt_key
 from keel.stages.context import Run
 from keel.stages.encode import encode_prompts, fitting
-from keel.stages.functions import function_identity, load_function
 from keel.stages.inputs import Inputs, RecordSet, read_inputs
-from keel.stages.labels import Labeller
+from keel.stages.methods import TRAINERS
 from keel.stages.policy import PolicyFiles, read_tokenizer
 from keel.stages.recipe import Recipe
 from keel.stages.reward_models import RewardModels
+from keel.stages.sections.sampling import Sampling
 from keel.stages.summary import Made
 from keel.train.rollout import EncodedPrompt
 
@@ -53,20 +56,30 @@ class Work:
         inputs = read_inputs(context, recipe)
         return cls(context=context, recipe=recipe, base=base, tokenizer=tokenizer, inputs=inputs, sft=base, made=Made())
 
-    def prompts(self, section: str, max_new_tokens: int) -> Prompts:
-        """The recipe's prompts for a section whose responses have up to `max_new_tokens`."""
+    @property
+    def sampling(self) -> tuple[str, Sampling]:
+        """The first section that samples from a policy, and its name: it says how long responses are."""
+        return next((name, section) for name in TRAINERS if (section := getattr(self.recipe, name)) is not None)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The recipe's prompts that leave room for a response."""
+        section, sampling = self.sampling
         records, fit = required(self.inputs.prompts), fitting(self.recipe.data)
-        train = encode_prompts(records.train, self.tokenizer, fit, max_new_tokens, section)
-        held_out = encode_prompts(records.held_out, self.tokenizer, fit, max_new_tokens, section)
+        others = [getattr(self.recipe, name) for name in TRAINERS]
+        length = max(other.max_new_tokens for other in (sampling, *others) if other is not None)
+        train = encode_prompts(records.train, self.tokenizer, fit, length, section, records.records)
+        held_out = encode_prompts(records.held_out, self.tokenizer, fit, length, section, records.records)
         self.context.events.append("records", stage=section, train=len(train), held_out=len(held_out), **fit.report())
         return Prompts(train=train, held_out=held_out, artifact=records.artifact)
 
-    def labeller(self) -> tuple[Labeller | None, str | None]:
-        """The function that judges fresh pairs, and its identity."""
-        spec, folder = self.recipe.rounds.labeller if self.recipe.rounds else None, self.context.recipe_folder
-        if spec is None:
-            return None, None
-        return load_function(spec, "rounds.labeller", folder), function_identity(spec, folder)
+    def prompt_record(self, prompt: Prompt) -> PromptRecord:
+        """What stands beside one of the recipe's prompts."""
+        return self.inputs.prompts.records.get(prompt_key(prompt), {}) if self.inputs.prompts else {}
+
+    def policy(self, artifact: Artifact | None) -> PolicyFiles:
+        """The files of a policy that a stage made; None is the one that all roads start from."""
+        return self.sft if artifact is None else self.base.of_artifact(artifact)
 
 
 def required(value: T | None) -> T:
