@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from keel.functional.checks import same_shape
 
@@ -121,8 +121,11 @@ def orpo(mean_a: Tensor, mean_b: Tensor, preference: Tensor, odds_weight: float)
     [P] are means over the tokens of a response.
     """
     same_shape(mean_a=mean_a, mean_b=mean_b, preference=preference)
-    imitation = -(preference * mean_a + (1.0 - preference) * mean_b)
-    return imitation + odds_weight * bradley_terry(log_odds(mean_a), log_odds(mean_b), preference)
+    opposite = 1.0 - preference
+    imitation = -(preference * mean_a + opposite * mean_b)
+    ratio = log_odds(mean_a) - log_odds(mean_b)
+    # Near certainty the odds are steep and the sigmoid is flat: their product is only right from exact factors.
+    return imitation - odds_weight * (preference * logsigmoid(ratio) + opposite * logsigmoid(-ratio))
 
 
 def kto(
