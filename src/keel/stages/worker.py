@@ -20,6 +20,8 @@ from keel.data.prompt_records import PromptRecord
 from keel.stages.functions import REPEAT
 
 SCRIPT = Path(__file__).with_name("worker_process.py")
+LOADING_S = 60.0
+"""A file has at least this long to load: libraries take their time."""
 
 
 class Other:
@@ -49,7 +51,8 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for keel, which then ends this too
         )
         self._end = weakref.finalize(self, _ended, self.process)
-        self._ask({**job, "field": field, "path": sys.path, "parent": os.getpid()}, "to load")
+        told = {**job, "field": field, "path": sys.path, "parent": os.getpid()}
+        self._ask(told, "to load", max(timeout_seconds, LOADING_S))
 
     def ask(self, prompts: Sequence[str], responses: Sequence[str], records: Sequence[PromptRecord]) -> Any:
         """What the function returns. TrainingError when it raises, takes too long, or takes its process down."""
@@ -62,8 +65,9 @@ class Worker:
         """End the process."""
         self._end()
 
-    def _ask(self, message: Any, what: str) -> dict[str, Any]:
-        until = time.monotonic() + self.timeout_seconds
+    def _ask(self, message: Any, what: str, seconds: float | None = None) -> dict[str, Any]:
+        seconds = seconds or self.timeout_seconds
+        until = time.monotonic() + seconds
         data = json.dumps(message).encode()
         try:
             self._write(struct.pack(">I", len(data)) + data, until)
@@ -71,7 +75,7 @@ class Worker:
         except TimeoutError as error:
             self.close()
             raise TrainingError(
-                f"{self.field} has not answered within {self.timeout_seconds:g} s ({what}) and was stopped. Make it "
+                f"{self.field} has not answered within {seconds:g} s ({what}) and was stopped. Make it "
                 f"faster, or raise timeout_seconds of this part. {REPEAT}"
             ) from error
         except (EOFError, BrokenPipeError) as error:
