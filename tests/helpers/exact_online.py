@@ -74,7 +74,7 @@ TABLE = {
     "rloo": Settings(updates=120, optim=adam(0.15)),
     "grpo": Settings(updates=120, optim=adam(0.15)),
     "reinforce_pp": Settings(updates=200, optim=adam(0.1)),
-    "online_dpo": Settings(updates=150, samples=32, optim=adam(0.15)),
+    "online_dpo": Settings(updates=120, optim=adam(0.15)),
 }
 LLAMA = {
     "ppo": Settings(updates=80, samples=48, optim=muon(0.005), critic_learning_rate=0.005, kl=HOLD),
