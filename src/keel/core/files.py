@@ -190,6 +190,15 @@ def explained_when_full(path: Path) -> Iterator[None]:
         raise
 
 
+def linked(source: str, target: str) -> str:
+    """`target` made the same file as `source` where one disk holds both, else a copy of it; for `shutil.copytree`."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / (1 << 20):.2f} MiB"
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copytree
 from typing import Any, Literal, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from keel.core.artifacts import Artifact, load_artifact, save_artifact, stage_id
 from keel.core.config import Config, to_dict
 from keel.core.errors import TrainingError
 from keel.core.events import Event, EventLog, read_events
+from keel.core.files import atomic_directory, linked
 from keel.core.progress import Progress
 from keel.monitor.rates import learning_rate
 from keel.monitor.thresholds import DEFAULT, Thresholds
@@ -60,6 +62,8 @@ class Run:
     """Relative paths of a recipe start here."""
     thresholds: Thresholds = DEFAULT
     observe: Observer = unobserved
+    reuse: Sequence[Path] = ()
+    """Other run folders, whose finished stages are taken over where inputs and config hash the same."""
     reused: list[str] = field(default_factory=list)
     last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -83,6 +87,7 @@ class Run:
         target = self.directory / "artifacts" / folder
         checkpoints = Checkpoints(self.directory / "checkpoints" / folder)
         label = label or name
+        self.take_over(target)
         if target.exists():
             self.reused.append(label)
             checkpoints.clear()  # of a run that ended between saving the artifact and this
@@ -116,6 +121,14 @@ class Run:
             "stage_finished", stage=label, seconds=metrics["seconds"], reused=False, metrics=artifact.metrics
         )
         return artifact
+
+    def take_over(self, target: Path) -> None:
+        """Put another run's artifact of this name into this run's folder, where this one has none: the same files."""
+        sources = [other / "artifacts" / target.name for other in self.reuse]
+        found = next((source for source in sources if source.is_dir()), None)
+        if found is not None and not target.exists():
+            with atomic_directory(target) as draft:
+                copytree(found, draft, copy_function=linked, dirs_exist_ok=True)
 
     def forget_interrupted(self, label: str, *, keep_steps: bool) -> None:
         """Drop what an interrupted attempt at a stage said and the next one will say again.

@@ -111,10 +111,11 @@ def settled(recipe: "Recipe") -> "Recipe":
     last = method.runs[-1]
     changes: dict[str, Any] = {name: None for name in TRAINERS if name not in method.runs}
     changes[last] = changed(last, getattr(recipe, last), method.settings)
-    # A reward model cannot be refreshed by its own judgments, so rounds that it judges are for prefer alone.
-    if recipe.rounds is not None and not (method.rounds and (last == "prefer" or recipe.rounds.judge != "reward")):
-        once = recipe.rounds.model_copy(update={"count": 1})
-        changes["rounds"] = once if recipe.rounds.first_comparisons and recipe.data.comparisons is None else None
+    rounds = recipe.rounds
+    # A reward model cannot be refreshed by its own judgments: rounds that it judges are for prefer alone.
+    if rounds is not None and (not method.rounds or ("ppo" in method.runs and rounds.judge == "reward")):
+        asked = "rounds" in method.needs or (rounds.first_comparisons and recipe.data.comparisons is None)
+        changes["rounds"] = rounds.model_copy(update={"count": 1}) if asked else None
     return recipe.model_copy(update=changes)
 
 

@@ -21,7 +21,7 @@ class BestOfTrainConfig(SFTConfig):
 
     epochs: int = Field(1, ge=1)
     """Passes over the demonstrations, at most."""
-    optim: SFTOptimConfig = BestOfOptimConfig()
+    optim: BestOfOptimConfig = BestOfOptimConfig()
     """Optimiser. Customary rates: 1e-5 full, 1e-4 with LoRA; small models need far higher ones."""
 
 
