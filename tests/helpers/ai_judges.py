@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keel.data.records import Comparison
 from keel.stages.feedback.answers import Answers
-from keel.stages.feedback.judges import PairJudge, PythonJudge
+from keel.stages.feedback.judges import AIJudge, PythonJudge
 from keel.stages.feedback.judging import AILabeller, Rubric
 from keel.stages.feedback.question import Question
 from keel.stages.labels import Pair
@@ -42,6 +42,6 @@ def python_judge(function: Callable[[Sequence[Question]], Sequence[object]], nam
     return PythonJudge(lambda questions: list(function(questions)), name, name)
 
 
-def labeller(judge: PairJudge, folder: Path, **settings) -> AILabeller:
+def labeller(judge: AIJudge, folder: Path, **settings) -> AILabeller:
     rubrics = settings.pop("rubrics", [Rubric.of(None)])
     return AILabeller(judge=judge, answers=Answers(folder / "answers.sqlite"), rubrics=rubrics, seed=0, **settings)

@@ -20,7 +20,7 @@ from keel.core.progress import Progress
 from keel.data.records import Choice
 from keel.stages.collect import project_of
 from keel.stages.endpoint import Endpoint, EndpointConfig
-from keel.stages.feedback.judges import EndpointJudge, PairJudge, PythonJudge, all_said
+from keel.stages.feedback.judges import AIJudge, EndpointJudge, PythonJudge, all_said
 from keel.stages.feedback.question import Question, Said, Verdict
 from keel.store.rows import Candidates, Draft, Item, Lease, Pick, Project
 from keel.store.store import Store, Transaction
@@ -131,7 +131,7 @@ class Task:
 def asking(config: JudgeConfig, folder: Path) -> Ask:
     """The judge as a function of questions."""
     if config.endpoint is not None:
-        judge: PairJudge = EndpointJudge(
+        judge: AIJudge = EndpointJudge(
             Endpoint(config.endpoint), max_new_tokens=config.max_new_tokens, temperature=config.temperature
         )
     else:

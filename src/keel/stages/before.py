@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keel.core.errors import ConfigError
+from keel.core.errors import ArtifactError, ConfigError
 from keel.core.files import atomic_write_text
 from keel.core.progress import Progress
 from keel.models.extras import require_bitsandbytes
@@ -12,7 +12,17 @@ from keel.stages.context import available_cores
 from keel.stages.functions import load_function
 from keel.stages.recipe import Recipe
 from keel.stages.rewards import check_part
+from keel.stages.sections.constitution import read_constitution
 from keel.stages.sections.rewards import RewardPart
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of an earlier run. Raises ArtifactError for anything else."""
+    if not (path / "artifacts").is_dir():
+        raise ArtifactError(
+            f"{path} is not a run folder: it has no artifacts. Give the folder that keel run wrote into."
+        )
+    return path
 
 
 def within_context(recipe: Recipe, progress: Progress) -> Recipe:
@@ -31,6 +41,7 @@ def within_context(recipe: Recipe, progress: Progress) -> Recipe:
         ("ppo", recipe.ppo),
         ("prefer", recipe.prefer if samples else None),
         ("best_of", recipe.best_of),
+        ("constitution", recipe.constitution),
     ):
         if section is not None and section.max_new_tokens >= recipe.data.max_tokens:
             raise ConfigError(
@@ -52,6 +63,12 @@ def check_functions(recipe: Recipe, folder: Path, only: str | None) -> None:
     named: list[tuple[str, str | None]] = []
     if only != "sft" and recipe.rounds is not None:
         named.append(("rounds.labeller", recipe.rounds.labeller))
+    if only != "sft" and recipe.feedback is not None:
+        named.append(("feedback.judge.python", recipe.feedback.judge.python))
+    if only != "sft" and recipe.constitution is not None:
+        read_constitution(Path(recipe.constitution.path))
+        critic = recipe.constitution.critic
+        named.append(("constitution.critic.python", critic.python if critic else None))
     if only not in ("sft", "reward"):
         for name, part in judging(recipe):
             check_part(part, f"{name}.rewards.{part.name}", folder)

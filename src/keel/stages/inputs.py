@@ -64,11 +64,13 @@ def read_inputs(run: Run, recipe: Recipe) -> Inputs:
         ratings = freeze(run, data, "ratings", data.ratings)
         check_held_out(ratings, "rating", data.ratings)
     golden = None
-    if recipe.reward and data.golden:
+    probed = recipe.feedback is not None and recipe.feedback.golden is None
+    if (recipe.reward or probed) and data.golden:
         golden = freeze_held_out(run, data, "comparisons", data.golden, "golden")
     prompts = None
     compared = recipe.prefer is not None and recipe.evaluate is not None and recipe.evaluate.data is None
-    if recipe.ppo or recipe.best_of or recipe.rounds or compared:
+    sampled = recipe.constitution or (recipe.feedback and recipe.feedback.comparisons)
+    if recipe.ppo or recipe.best_of or recipe.rounds or compared or sampled:
         source = prompt_source(recipe)
         prompts = freeze(run, data, "prompts", source, beside=asks_for_records(recipe))
         check_judged(recipe, prompts, source)

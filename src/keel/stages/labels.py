@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from keel.core.artifacts import Artifact
 from keel.core.errors import TrainingError
@@ -35,6 +37,30 @@ class Pair:
 
 
 Labeller = Callable[[Sequence[Pair]], Sequence[Comparison]]
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """A labeller that knows more of the last pairs than their comparisons."""
+
+    def account(self) -> dict[str, Any]:
+        """Figures."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Files beside the comparisons."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOfPairs:
+    """Somebody who judges fresh pairs."""
+
+    judge: Labeller
+    identity: str | None
+    """What a stage's hash sees."""
+    parents: Sequence[Artifact] = ()
+    """What the judge is known by, besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +103,16 @@ def collect(run: Run, sampling: Sampling, task: Collection, parents: Sequence[Ar
             )
         records = ask(task.labeller, pairs)
         figures = agreement_figures(records)
+        told = task.labeller if isinstance(task.labeller, Accountable) else None
         context.run.progress.finish(f"{len(records)} pairs judged")
+
+        def write(folder: Path) -> None:
+            write_jsonl(folder / RECORDS, records)
+            if told is not None:
+                told.write(folder)
+
         return StageResult(
-            metrics={"comparisons": len(records), **figures},
-            write=lambda folder: write_jsonl(folder / RECORDS, records),
+            metrics={"comparisons": len(records), **figures, **(told.account() if told else {})}, write=write
         )
 
     return run.stage("labels", settings, parents, body, kind="comparison_set", label=f"labels {task.round}")

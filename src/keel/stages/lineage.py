@@ -7,6 +7,9 @@ from pathlib import Path
 from keel.core.artifacts import RECORD, Artifact, load_artifact
 from keel.core.errors import ArtifactError
 
+POLICIES = ("prefer", "ppo", "rejection", "constitution", "sft")
+"""Stages of a summary that make a policy, the last one first; prefer may follow ppo, never the other way round."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ancestor:

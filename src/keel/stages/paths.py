@@ -9,7 +9,12 @@ from keel.data.formats import DataConfig
 from keel.data.snapshot import snapshot_at
 from keel.stages.place import Place, names_place
 from keel.stages.recipe import Recipe
+from keel.stages.sections.constitution import ConstitutionConfig
+from keel.stages.sections.feedback import FeedbackConfig, ModelSource
 from keel.stages.sections.rewards import RewardPart
+
+LONGEST_NAME = 200
+"""Characters beyond which a rubric is no name of a file."""
 
 
 def located(path: str, folder: Path) -> str:
@@ -55,8 +60,44 @@ def locate(recipe: Recipe, folder: Path) -> Recipe:
         if (judge := getattr(recipe, name)) is not None
     }
     return recipe.model_copy(
-        update={"model": model, "data": section, "reward": reward, "evaluate": evaluate, **judging}
+        update={
+            "model": model,
+            "data": section,
+            "reward": reward,
+            "evaluate": evaluate,
+            "feedback": recipe.feedback and located_feedback(recipe.feedback, folder),
+            "constitution": recipe.constitution and located_constitution(recipe.constitution, folder),
+            **judging,
+        }
     )
+
+
+def located_feedback(config: FeedbackConfig, folder: Path) -> FeedbackConfig:
+    """The AI judge's model, pairs and golden comparisons found, and the rubric read if a file holds it."""
+    sets = {name: getattr(config, name) for name in ("pairs", "golden")}
+    found = {name: data and data.model_copy(update={"path": located(data.path, folder)}) for name, data in sets.items()}
+    rubric = config.rubric and written(config.rubric, folder)
+    return config.model_copy(update={"judge": located_source(config.judge, folder), "rubric": rubric, **found})
+
+
+def located_constitution(config: ConstitutionConfig, folder: Path) -> ConstitutionConfig:
+    """The file of principles and the critic's model found."""
+    critic = config.critic and located_source(config.critic, folder)
+    return config.model_copy(update={"path": located(config.path, folder), "critic": critic})
+
+
+def located_source(source: ModelSource, folder: Path) -> ModelSource:
+    """A judge or critic whose model is found."""
+    path = source.path and located(source.path, folder)
+    return source.model_copy(update={"path": path, "chat_template": template(source.chat_template, folder)})
+
+
+def written(text: str, folder: Path) -> str:
+    """What a file says, where `text` is the name of one; else `text`."""
+    if "\n" in text or len(text) > LONGEST_NAME:
+        return text
+    path = Path(located(text, folder))
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else text
 
 
 def template(text: str | None, folder: Path) -> str | None:

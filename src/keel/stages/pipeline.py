@@ -17,6 +17,7 @@ recipe, and where one word switches to it a row in `methods`.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ from keel.core.events import EventLog, plain
 from keel.core.files import RunLock, atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
 from keel.report.html import write_report
-from keel.stages.before import check_functions, check_libraries, settle_threads, within_context
+from keel.stages.before import check_functions, check_libraries, run_folder, settle_threads, within_context
 from keel.stages.context import Observer, Run, unobserved
 from keel.stages.paths import locate
 from keel.stages.recipe import Recipe
 from keel.stages.roads.best_of import reject
 from keel.stages.roads.evaluation import against_sft
+from keel.stages.roads.feedback import ai_judge, constitute
 from keel.stages.roads.offline import prefer
 from keel.stages.roads.online import Optimisation
 from keel.stages.roads.rounds import prefer_after, prefer_in_rounds, reinforce
@@ -52,12 +54,14 @@ def run(
     progress: Progress,
     *,
     only: str | None = None,
+    reuse: Sequence[Path] = (),
     recipe_folder: Path = Path(),
     observe: Observer = unobserved,
 ) -> dict[str, Any]:
     """Run a recipe in `directory` up to and including the stage `only` (None: all), and return the summary.
 
-    `observe` sees every rollout of RL; what it learns stays with it.
+    Finished stages of the run folders `reuse` are taken over where their inputs and settings are the same. `observe`
+    sees every rollout of RL; what it learns stays with it.
 
     Finished stages are reused, an interrupted one resumes from its last checkpoint. Raises ArtifactError when another
     process works in the folder.
@@ -77,6 +81,7 @@ def run(
             recipe_folder=recipe_folder,
             thresholds=recipe.thresholds,
             observe=observe,
+            reuse=[run_folder(other) for other in reuse],
         )
         begun = time.monotonic()
         try:
@@ -100,11 +105,15 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
     work = Work.begin(context, recipe)
     made = work.made
 
-    if recipe.sft is not None:
+    if recipe.feedback is not None and only != "sft":
+        ai_judge(work)  # first, so that a judge that is refused costs no training
+    if recipe.sft is not None and recipe.data.demonstrations is not None:
         fine_tune(work, recipe.sft)
     if only == "sft":
         return made
 
+    if recipe.constitution is not None:
+        constitute(work, recipe.constitution)
     if recipe.learns_from_comparisons:
         compare(work)
     if recipe.reward is not None:
@@ -138,4 +147,6 @@ def train(work: Work, only: str | None) -> tuple[Artifact | None, Sampling | Non
     if recipe.best_of is not None:
         section = recipe.best_of
         policy = reject(work, recipe.best_of) if recipe.best_of.algorithm == "rejection" else None
+    if section is None and recipe.constitution is not None:
+        policy, section = work.made.sft, recipe.constitution
     return policy, section

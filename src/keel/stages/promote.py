@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from keel.core.artifacts import Artifact, load_artifact
 from keel.core.errors import ArtifactError, GateError
 from keel.core.files import RunLock, explained_when_full
-from keel.stages.lineage import lineage, siblings
+from keel.stages.lineage import POLICIES, lineage, siblings
 
 FILE = "promotions.jsonl"
 Stage = Literal["candidate", "production"]
@@ -120,7 +120,7 @@ def chosen(run: Path, what: What) -> list[Artifact]:
     """The artifacts of a run that are promoted: the members of its first reward model, or its last policy."""
     stages = summary_of(run).get("stages", {})
     if what == "policy":
-        name = next((stages[stage]["artifact"] for stage in ("ppo", "prefer", "sft") if stage in stages), None)
+        name = next((stages[stage]["artifact"] for stage in POLICIES if stage in stages), None)
         names = [name] if name else []
     else:
         reward = stages.get("reward", {})

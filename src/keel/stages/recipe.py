@@ -11,8 +11,10 @@ from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
 from keel.stages.methods import EXAMPLES, MethodName, settled
 from keel.stages.sections.best_of import BestOfConfig
+from keel.stages.sections.constitution import ConstitutionConfig
 from keel.stages.sections.data import DataSection
 from keel.stages.sections.evaluate import EvaluateConfig
+from keel.stages.sections.feedback import FeedbackConfig
 from keel.stages.sections.prefer import PreferConfig, learns_from_ratings, wanting
 from keel.stages.sections.reward import RewardConfig
 from keel.stages.sections.rl import RLConfig
@@ -41,6 +43,10 @@ class Recipe(Config):
     """Records."""
     sft: SFTConfig | None = None
     """Present: fine-tune on the demonstrations. Absent: the model is the SFT policy already."""
+    constitution: ConstitutionConfig | None = None
+    """Present: the SFT policy learns its own answers, criticised and revised by principles."""
+    feedback: FeedbackConfig | None = None
+    """Present: an AI compares answers; reward, prefer or rounds learn from it."""
     reward: RewardConfig | None = None
     """Present: train a reward model."""
     prefer: PreferConfig | None = None
@@ -69,11 +75,12 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Self:
-        if self.sft and not self.data.demonstrations:
+        if self.sft and not self.data.demonstrations and not self.constitution:
             raise ValueError("sft needs data.demonstrations")
         collected = self.rounds is not None and self.rounds.first_comparisons > 0
+        collected = collected or (self.feedback is not None and self.feedback.gives_comparisons)
         if self.reward and not self.data.comparisons and not collected:
-            raise ValueError("reward needs data.comparisons (or rounds.first_comparisons)")
+            raise ValueError("reward needs data.comparisons (or rounds.first_comparisons, or feedback.comparisons)")
         given = self.data.comparisons or collected or learns_from_ratings(self.prefer, self.data)
         if self.prefer and self.prefer.pairs == "data" and not given:
             raise ValueError(wanting(self.prefer.algorithm, rated=self.data.ratings is not None))
@@ -122,6 +129,7 @@ def conflicts(recipe: Recipe) -> Iterator[str]:
             f"{' and '.join(trainers)} would each train the policy from SFT on. Say which with one word, for example "
             "method: dpo (-s method=dpo), or take ppo first and then prefer on what it made with method: hybrid"
         )
+    yield from conflicts_of_feedback(recipe)
     fresh = prefer is not None and prefer.pairs == "fresh"
     if fresh and rounds is None:
         yield f"prefer.pairs: fresh needs a section that says who judges them. Add, for example:\n{EXAMPLES['rounds']}"
@@ -133,11 +141,19 @@ def conflicts(recipe: Recipe) -> Iterator[str]:
                 f"{name}.rewards names the reward model of this recipe, but the recipe has no reward section. Add "
                 f"`reward: {{}}`, or say in {name}.rewards what judges"
             )
+    greedy = recipe.evaluate is not None and recipe.evaluate.temperature == 0
+    if greedy and recipe.best_of and recipe.best_of.algorithm == "best_of_n":
+        yield "evaluate.temperature: 0 always gives the same response, so there is no best of several. Set 1.0"
     if rounds is None:
         return
     asks = rounds.first_comparisons > 0 or rounds.judge == "labeller"
-    if asks and not rounds.labeller and (rounds.first_comparisons or fresh or rounds.count > 1):
-        yield "rounds needs rounds.labeller, a Python function that judges pairs, or rounds.judge: reward"
+    if (
+        asks
+        and not rounds.labeller
+        and rounds.judge != "feedback"
+        and (rounds.first_comparisons or fresh or rounds.count > 1)
+    ):
+        yield "rounds needs rounds.labeller, a Python function that judges pairs, or rounds.judge: reward or feedback"
     if recipe.ppo and rounds.count > 1:
         if not recipe.reward:
             yield "rounds with ppo needs a reward section: what is refreshed between the rounds is the reward model"
@@ -146,5 +162,34 @@ def conflicts(recipe: Recipe) -> Iterator[str]:
                 "rounds.judge: reward cannot teach the reward model what it does not know. With ppo, set rounds.judge: "
                 "labeller, or rounds.count: 1"
             )
-    if not (recipe.ppo or prefer or rounds.first_comparisons):
-        yield "rounds needs a section ppo or prefer to train in rounds"
+    if not trainers:
+        yield "rounds needs a section ppo, prefer or best_of: nothing would be trained on what is judged"
+
+
+def conflicts_of_feedback(recipe: Recipe) -> Iterator[str]:
+    """Why an AI judge would have nothing to do, or too much."""
+    feedback, rounds = recipe.feedback, recipe.rounds
+    asked = rounds is not None and rounds.judge == "feedback"
+    if asked and feedback is None:
+        yield "rounds.judge: feedback needs a section feedback. Add, for example:\nfeedback:\n  judge: {path: a-judge}"
+    if feedback is None:
+        return
+    if not feedback.gives_comparisons and not asked:
+        yield (
+            "nothing asks the AI judge of feedback. Set feedback.comparisons (pairs of the policy's answers) or "
+            "feedback.pairs (a file), or rounds.judge: feedback"
+        )
+    if feedback.gives_comparisons and recipe.learns_from_comparisons:
+        others = {
+            "data.comparisons": recipe.data.comparisons is not None,
+            "rounds.first_comparisons": rounds is not None and rounds.first_comparisons > 0,
+        }
+        yield from (
+            f"{name} and feedback would both give the comparisons to learn from. Keep one; feedback.pairs labels a "
+            "file of comparisons anew"
+            for name, there in others.items()
+            if there
+        )
+    samples = recipe.ppo or recipe.prefer or recipe.best_of or recipe.constitution
+    if feedback.comparisons and not samples:
+        yield "feedback.comparisons needs a section ppo, prefer or best_of, which says how the policy samples"

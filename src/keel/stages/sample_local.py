@@ -16,6 +16,7 @@ from keel.models.generate import InProcessSampler
 from keel.models.load import eos_ids
 from keel.models.settings import ModelConfig
 from keel.stages.encode import Fitting, encode_prompts
+from keel.stages.lineage import POLICIES
 from keel.stages.policy import MODEL, PolicyFiles, frozen, load_policy, read_tokenizer
 from keel.stages.sample import Wanted
 from keel.stages.sampling import SampleConfig, SourceConfig
@@ -92,7 +93,7 @@ def policy_at(path: str) -> tuple[str, str | None]:
     summary = folder / "summary.json"
     if summary.is_file():
         stages = json.loads(summary.read_text(encoding="utf-8")).get("stages", {})
-        made = next((stages[name]["artifact"] for name in ("ppo", "prefer", "sft") if name in stages), None)
+        made = next((stages[name]["artifact"] for name in POLICIES if name in stages), None)
         if made is None:
             raise ArtifactError(f"{folder}: this run has made no policy. Give the folder of a model.")
         folder = folder / "artifacts" / made

@@ -16,6 +16,12 @@ class Made:
     """The artifacts of a run, as far as it went."""
 
     sft: Artifact | None = None
+    """The policy that all roads start from: with a constitution the one that learned the revisions."""
+    before: Artifact | None = None
+    """SFT before a constitution."""
+    revisions: Artifact | None = None
+    judge: Artifact | None = None
+    """What the AI judge is worth on golden comparisons."""
     reward: Sequence[Artifact] = ()
     """The first reward models, one a member."""
     golden: Artifact | None = None
@@ -34,8 +40,14 @@ class Made:
 def summarise(recipe: Recipe, made: Made, seconds: float, threads: int) -> dict[str, Any]:
     """Everything a script or a report asks of a finished run."""
     stages: dict[str, Any] = {}
-    if made.sft is not None:
-        stages["sft"] = figures(made.sft)
+    first = made.before if made.revisions else made.sft
+    if made.judge is not None:
+        stages["judge"] = figures(made.judge)
+    if first is not None:
+        stages["sft"] = figures(first)
+    if made.revisions is not None:
+        learned = figures(made.sft) if made.sft else {}
+        stages["constitution"] = {**learned, "revisions": figures(made.revisions)}
     if made.reward:
         stages["reward"] = figures(made.reward[0])
         if len(made.reward) > 1:

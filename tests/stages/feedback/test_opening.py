@@ -20,9 +20,9 @@ def feedback(judge, **settings) -> FeedbackConfig:
     return load_config(FeedbackConfig, None, base={"judge": judge, **settings})
 
 
-def opened(folder, config, policies=()):
-    run = SimpleNamespace(directory=folder, recipe_folder=folder, seed=0, progress=Silent())
-    return open_labeller(run, config, ModelConfig(path="unused", device="cpu"), policies, None)
+def opened(folder, config, policy="unused"):
+    run = SimpleNamespace(directory=folder / "run", recipe_folder=folder, seed=0, progress=Silent())
+    return open_labeller(run, config, ModelConfig(path=str(policy), device="cpu"), None)
 
 
 URL = {"url": "http://localhost:1/v1", "model": "Qwen2.5-0.5B"}
@@ -33,7 +33,7 @@ def test_each_kind_of_judge_is_opened(tmp_path):
     model = model_folder(tmp_path / "model")
     assert isinstance(opened(tmp_path, feedback({"python": "judges.py:judge"})).judge, PythonJudge)
     assert isinstance(opened(tmp_path, feedback({"endpoint": URL})).judge, EndpointJudge)
-    local = opened(tmp_path, feedback({"path": str(model)}), [str(tmp_path)]).judge
+    local = opened(tmp_path, feedback({"path": str(model)})).judge
     assert isinstance(local, LocalJudge)
 
 
@@ -44,16 +44,22 @@ def test_a_copy_of_the_weights_is_the_same_model(tmp_path):
     other = model_folder(tmp_path / "other", seed=1)
     for judge in (model, copy):
         with pytest.raises(GateError, match="is the model that is trained"):
-            opened(tmp_path, feedback({"path": str(judge)}), [str(model)])
-    opened(tmp_path, feedback({"path": str(other)}), [str(model)])
+            opened(tmp_path, feedback({"path": str(judge)}), model)
+    opened(tmp_path, feedback({"path": str(other)}), model)
     reason = "we measure how much it prefers its own"
-    opened(tmp_path, feedback({"path": str(copy)}, allow_self_judging=reason), [str(model)])
+    opened(tmp_path, feedback({"path": str(copy)}, allow_self_judging=reason), model)
+
+
+def test_a_policy_of_the_same_run_may_not_judge_it(tmp_path):
+    made = model_folder(tmp_path / "run" / "artifacts" / "sft-1" / "model", seed=1)
+    with pytest.raises(GateError, match="is the model that is trained"):
+        opened(tmp_path, feedback({"path": str(made)}), model_folder(tmp_path / "model"))
 
 
 def test_a_served_model_of_the_policys_name_is_the_same_model(tmp_path):
     with pytest.raises(GateError, match=r"Qwen2.5-0.5B at http.* is the model that is trained \(Qwen/qwen2.5-0.5b\)"):
-        opened(tmp_path, feedback({"endpoint": URL}), ["Qwen/qwen2.5-0.5b"])
-    opened(tmp_path, feedback({"endpoint": URL}), ["Qwen/Qwen2.5-1.5B"])
+        opened(tmp_path, feedback({"endpoint": URL}), "Qwen/qwen2.5-0.5b")
+    opened(tmp_path, feedback({"endpoint": URL}), "Qwen/Qwen2.5-1.5B")
 
 
 def test_pairs_with_answers_of_the_judge_are_refused():

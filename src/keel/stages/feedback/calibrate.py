@@ -31,7 +31,7 @@ def calibrate(run: Run, labeller: AILabeller, golden: RecordSet) -> Artifact:
 
     def body(context: StageContext) -> StageResult:
         judged = labeller.judged([as_pair(record, number) for number, record in enumerate(golden.held_out)])
-        metrics = {**measured(judged, golden.held_out, run.seed), **labeller.asked.figures()}
+        metrics = {**measured(judged, golden.held_out, run.seed), **labeller.account()}
         return StageResult(metrics=metrics, write=lambda folder: write(folder, labeller, judged, golden.held_out))
 
     return run.stage("judge", settings, [golden.artifact], body, kind="report", label="judge")
@@ -136,9 +136,9 @@ def admitted(run: Run, config: FeedbackConfig, report: Artifact | None) -> float
         return nan if value is None else float(value)
 
     kappa = judge_kappa(
-        known("kappa"),
-        known("kappa_low"),
-        known("kappa_high"),
+        known("label_kappa"),
+        known("label_kappa_low"),
+        known("label_kappa_high"),
         int(figures.get("golden", 0)),
         least=config.min_kappa,
         override=config.override_kappa,

@@ -29,7 +29,7 @@ OPENING = "\n\nVerdict:"
 """Ends a direct question to a model that only continues text."""
 
 
-class PairJudge(Protocol):
+class AIJudge(Protocol):
     """Something that says which of two answers is better."""
 
     @property
@@ -46,7 +46,7 @@ class PairJudge(Protocol):
         ...
 
 
-def all_said(judge: PairJudge, questions: Sequence[Question]) -> list[Said]:
+def all_said(judge: AIJudge, questions: Sequence[Question]) -> list[Said]:
     """Every verdict, in the order of the questions."""
     said: dict[int, Said] = {}
     judge.ask(questions, said.__setitem__)

@@ -17,7 +17,7 @@ from keel.data.formats import to_values
 from keel.data.records import Comparison, prompt_text
 from keel.stages.endpoint import EndpointConfig
 from keel.stages.feedback.answers import Answers, Estimate, Purse
-from keel.stages.feedback.judges import PairJudge
+from keel.stages.feedback.judges import AIJudge
 from keel.stages.feedback.question import DIRECT, REASONED, TEMPLATE, Question, Said
 from keel.stages.labels import Pair
 from keel.stats.arrays import sigmoid
@@ -117,9 +117,6 @@ class Asked:
     usd: float = 0.0
     """What all of these answers have cost, those from before included."""
 
-    def figures(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 Planned = tuple[Rubric, tuple[Question | None, Question | None]]
 """A rubric, and the pair's question with a shown first and with b shown first; None for an order that is not asked."""
@@ -129,7 +126,7 @@ Planned = tuple[Rubric, tuple[Question | None, Question | None]]
 class AILabeller:
     """A judge with its rubrics as a `keel.stages.labels.Labeller`; it remembers what it said of the last pairs."""
 
-    judge: PairJudge
+    judge: AIJudge
     answers: Answers
     rubrics: Sequence[Rubric]
     seed: int
@@ -286,6 +283,10 @@ class AILabeller:
             + "A judge must end in `Verdict: 1` or `Verdict: 2`, or give probabilities. Take another one, or see "
             "feedback.verdicts; readable verdicts are kept, the others are asked for again."
         )
+
+    def account(self) -> dict[str, Any]:
+        """What the last pairs took: questions, how many were answered before, tokens, US dollars."""
+        return dict(vars(self.asked))
 
     def write(self, folder: Path) -> None:
         """verdicts.jsonl: every opinion on the last pairs with the principle that caused it."""

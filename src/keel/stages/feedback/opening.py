@@ -1,16 +1,14 @@
 """From settings to somebody who judges or writes; a policy that would judge itself is refused."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from keel.core.artifacts import Artifact
 from keel.core.errors import GateError
 from keel.core.files import file_sha256
 from keel.models.settings import ModelConfig
 from keel.stages.context import Run
 from keel.stages.endpoint import Endpoint, Sampling
 from keel.stages.feedback.answers import Answers, Purse
-from keel.stages.feedback.judges import EndpointJudge, PairJudge, PythonJudge
+from keel.stages.feedback.judges import AIJudge, EndpointJudge, PythonJudge
 from keel.stages.feedback.judging import AILabeller, Rubric
 from keel.stages.feedback.local import LocalJudge, LocalModel, LocalWriter
 from keel.stages.feedback.revise import Critic, EndpointCritic, ModelCritic, PythonCritic, Revision
@@ -45,16 +43,13 @@ def local_model(source: ModelSource, model: ModelConfig) -> LocalModel:
 
 
 def open_labeller(
-    run: Run, config: FeedbackConfig, model: ModelConfig, policies: Sequence[str], constitution: Constitution | None
+    run: Run, config: FeedbackConfig, model: ModelConfig, constitution: Constitution | None
 ) -> AILabeller:
-    """The judge of a recipe; GateError when it is the model that is trained.
-
-    `policies` are the paths of the model that the recipe starts from and of what it became.
-    """
+    """The judge of a recipe; GateError when it is the model that the recipe starts from, or one that it made."""
     purse: Purse | None = None
     if config.judge.endpoint is not None:
         purse = Purse(config.judge.endpoint, config.budget_usd)
-    refuse_self_judging(config, policies)
+    refuse_self_judging(config, model.path, run.directory)
     if constitution is not None:
         rubrics = [Rubric(name=one.name, text=one.prefer) for one in constitution.principles]
     else:
@@ -72,7 +67,7 @@ def open_labeller(
     )
 
 
-def open_judge(run: Run, config: FeedbackConfig, model: ModelConfig, purse: Purse | None) -> PairJudge:
+def open_judge(run: Run, config: FeedbackConfig, model: ModelConfig, purse: Purse | None) -> AIJudge:
     source = config.judge
     if source.endpoint is not None:
         return EndpointJudge(Endpoint(source.endpoint), config.max_new_tokens, verdicts=config.verdicts, purse=purse)
@@ -107,30 +102,32 @@ def open_revision(
     )
 
 
-def refuse_self_judging(config: FeedbackConfig, policies: Sequence[str]) -> None:
-    """GateError for a judge with the weights or the name of a model that is trained here, unless a reason is given."""
-    if config.allow_self_judging:
-        return
+def refuse_self_judging(config: FeedbackConfig, policy: str, directory: Path) -> None:
+    """GateError for a judge with the weights or the name of the model that is trained, unless a reason is given.
+
+    `policy` is the model that the recipe starts from; policies of the run folder `directory` came of it.
+    """
     source = config.judge
-    for policy in policies:
-        if source.endpoint is not None:
-            same = called(source.endpoint.model) == called(policy)
-            who = f"{source.endpoint.model} at {source.endpoint.url}"
-        elif source.path is not None:
-            who, same = source.path, same_weights(policy_at(source.path)[0], policy)
-        else:
-            return
-        if same:
-            raise GateError(
-                f"feedback.judge: {who} is the model that is trained ({policy}), and a model prefers its own answers. "
-                "Let another one judge; or, where that is what you study, say why: feedback.allow_self_judging."
-            )
+    if config.allow_self_judging or source.python is not None:
+        return
+    if source.endpoint is not None:
+        who, same = f"{source.endpoint.model} at {source.endpoint.url}", called(source.endpoint.model) == called(policy)
+    else:
+        who = str(source.path)
+        path, _ = policy_at(who)
+        same = same_weights(path, policy) or Path(path).resolve().is_relative_to(directory.resolve())
+    if same:
+        raise GateError(
+            f"feedback.judge: {who} is the model that is trained ({policy}), and a model prefers its own answers. Let "
+            "another one judge; or, where that is what you study, say why: feedback.allow_self_judging."
+        )
 
 
 def refuse_own_answers(config: FeedbackConfig, models: set[str], where: str) -> None:
     """GateError for pairs that hold answers of the judge."""
-    names = {name for name in (config.judge.path, config.judge.endpoint and config.judge.endpoint.model) if name}
-    own = {name for name in models if name and called(name) in {called(mine) for mine in names}}
+    endpoint = config.judge.endpoint
+    mine = called(endpoint.model if endpoint else config.judge.path or "")
+    own = {name for name in models if mine and called(name) == mine}
     if own and not config.allow_self_judging:
         raise GateError(
             f"{where} holds answers of {', '.join(sorted(own))}, which is the judge, and a model prefers its own. Let "
@@ -158,8 +155,3 @@ def weights(folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
     return sorted((path.stat().st_size, path) for path in folder.iterdir() if path.suffix in WEIGHTS)
-
-
-def judged_models(artifact: Artifact | None) -> list[str]:
-    """The path of a policy that a stage made; nothing where there is none."""
-    return [] if artifact is None else [str(artifact.path / "model")]

@@ -38,7 +38,7 @@ def against_sft(
     members = work.rewards.members if work.rewards and judge else ()
     contest = Contest(
         policy=work.policy(policy),
-        sft=work.sft,
+        sft=work.baseline,
         prompts=prompts,
         sampling=sampling,
         judge=judge,
@@ -71,12 +71,13 @@ def questions(work: Work, data: DataConfig | None, sampling: Sampling) -> tuple[
 def rewards(work: Work, sampling: Sampling) -> tuple[Judge | None, dict[str, object]]:
     """What the policy was trained to maximise, or the reward model beside it; None without any. And its identity."""
     recipe = work.recipe
-    section = recipe.ppo or recipe.best_of
+    judging = recipe.rounds if recipe.rounds and recipe.rounds.judge == "reward" else None
+    section = recipe.ppo or recipe.best_of or judging
     parts = section.rewards if section else STAGE_REWARD if work.rewards else ()
     if not parts:
         return None, {}
-    name, shaping = "ppo" if recipe.ppo else "best_of", recipe.ppo.shaping if recipe.ppo else None
-    return weighted_sum(work, name, parts, sampling, shaping), known_by(work, parts)
+    name = "ppo" if recipe.ppo else "best_of" if recipe.best_of else "rounds"
+    return weighted_sum(work, name, parts, sampling), known_by(work, parts)
 
 
 def true_preference(work: Work, config: EvaluateConfig) -> tuple[Preference | None, str | None]:

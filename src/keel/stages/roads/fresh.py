@@ -3,8 +3,9 @@
 from keel.core.artifacts import Artifact
 from keel.data.split import split
 from keel.stages.inputs import RecordSet, prompt_source
-from keel.stages.labels import Collection, collect, read_set
-from keel.stages.roads.judges import PairJudge, labeller_of, pair_judge
+from keel.stages.labels import Collection, JudgeOfPairs, collect, read_set
+from keel.stages.roads.feedback import ai_judge
+from keel.stages.roads.judges import labeller_of, pair_judge
 from keel.stages.roads.work import Work
 from keel.stages.sections.rounds import RoundsConfig
 from keel.stages.sections.sampling import Sampling
@@ -15,22 +16,27 @@ FIRST_HOLDOUT = 0.15
 
 def collect_first(work: Work, rounds: RoundsConfig) -> Artifact:
     """Judged comparisons of the SFT policy's own samples, for recipes that bring none."""
-    judge = labeller_of(work, rounds)
+    judge = ai_judge(work) if rounds.labeller is None and rounds.judge == "feedback" else labeller_of(work, rounds)
     return judged_pairs(work, work.sampling[1], judge, rounds.first_comparisons, 0, None, opponent_share=0.0)
+
+
+def collect_feedback(work: Work, count: int) -> Artifact:
+    """Pairs of the SFT policy's own samples, compared by the AI judge."""
+    return judged_pairs(work, work.sampling[1], ai_judge(work), count, 0, None, opponent_share=0.0)
 
 
 def collect_round(
     work: Work, rounds: RoundsConfig, sampling: Sampling, number: int, policy: Artifact | None
 ) -> Artifact:
     """Judged pairs of this policy, half of them against SFT."""
-    judge = pair_judge(work, rounds)
+    judge = ai_judge(work) if rounds.judge == "feedback" else pair_judge(work, rounds)
     return judged_pairs(work, sampling, judge, rounds.comparisons, number, policy, opponent_share=0.5)
 
 
 def judged_pairs(
     work: Work,
     sampling: Sampling,
-    judge: PairJudge,
+    judge: JudgeOfPairs,
     count: int,
     number: int,
     policy: Artifact | None,
@@ -49,12 +55,18 @@ def judged_pairs(
         labeller_identity=judge.identity,
     )
     parent = policy or work.made.sft
-    return collect(work.context, sampling, task, [work.prompts.artifact, *([parent] if parent else [])])
+    parents = [work.prompts.artifact, *([parent] if parent else []), *judge.parents]
+    return collect(work.context, sampling, task, parents)
 
 
 def held_apart(work: Work, collected: Artifact) -> RecordSet:
     """Collected comparisons on both sides of a split by prompt."""
-    # Prompts below the first threshold never reached the judges, so the share is taken of what lies above it.
-    outside = prompt_source(work.recipe).holdout
-    train, held_out = split(read_set(collected), outside + FIRST_HOLDOUT * (1 - outside))
+    train, held_out = split(read_set(collected), within_training(work, FIRST_HOLDOUT))
     return RecordSet(train=train, held_out=held_out, artifact=collected)
+
+
+def within_training(work: Work, share: float) -> float:
+    """The holdout that parts off this share of the training prompts."""
+    # Prompts below the first threshold are held out already, so the share is taken of what lies above it.
+    outside = prompt_source(work.recipe).holdout
+    return outside + share * (1 - outside)

@@ -13,7 +13,7 @@ from keel.data.chat import encode_response
 from keel.data.records import Comparison, prompt_text
 from keel.stages.coverage import joined
 from keel.stages.functions import function_identity, load_function
-from keel.stages.labels import Labeller, Pair
+from keel.stages.labels import JudgeOfPairs, Pair
 from keel.stages.reward import aggregation
 from keel.stages.rewards import Around, coverage_of, known_of, scorer_of
 from keel.stages.roads.work import Work
@@ -70,31 +70,22 @@ def known_by(work: Work, parts: Sequence[RewardPart]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairJudge:
-    """Somebody who judges fresh pairs."""
-
-    judge: Labeller
-    identity: str | None
-    """What a stage's hash sees."""
-
-
-def pair_judge(work: Work, rounds: RoundsConfig) -> PairJudge:
+def pair_judge(work: Work, rounds: RoundsConfig) -> JudgeOfPairs:
     """The one that `rounds.judge` names."""
     if rounds.judge == "labeller":
         return labeller_of(work, rounds)
     known = known_by(work, rounds.rewards)
     said = {"rewards": [part.model_dump(mode="json") for part in rounds.rewards], "verdicts": rounds.verdicts, **known}
     members = [member.id for member in work.rewards.members] if work.rewards else []
-    return PairJudge(judge=RewardLabeller(work, rounds), identity=digest({**said, "members": members}))
+    return JudgeOfPairs(judge=RewardLabeller(work, rounds), identity=digest({**said, "members": members}))
 
 
-def labeller_of(work: Work, rounds: RoundsConfig) -> PairJudge:
+def labeller_of(work: Work, rounds: RoundsConfig) -> JudgeOfPairs:
     """The function that rounds.labeller names."""
     spec, folder = rounds.labeller, work.context.recipe_folder
     if spec is None:
         raise ConfigError("rounds.labeller is missing: nobody could judge the fresh samples.")
-    return PairJudge(judge=load_function(spec, "rounds.labeller", folder), identity=function_identity(spec, folder))
+    return JudgeOfPairs(judge=load_function(spec, "rounds.labeller", folder), identity=function_identity(spec, folder))
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from keel.stages.encode import encode_demonstrations, fitting
 from keel.stages.inputs import check_agreement
 from keel.stages.reward_models import RewardModels
-from keel.stages.roads.fresh import collect_first, held_apart
+from keel.stages.roads.feedback import labelled_anew
+from keel.stages.roads.fresh import collect_feedback, collect_first, held_apart
 from keel.stages.roads.work import Work, required
 from keel.stages.sections.reward import RewardConfig
 from keel.stages.sections.sft import SFTConfig
@@ -22,9 +23,13 @@ def fine_tune(work: Work, config: SFTConfig) -> None:
 
 
 def compare(work: Work) -> None:
-    """The comparisons to learn from: those of the data section, or the first that the labeller judges."""
-    comparisons = work.inputs.comparisons
-    if comparisons is None:
+    """The comparisons to learn from: those of the data section, or the first that the labeller or an AI judges."""
+    comparisons, feedback = work.inputs.comparisons, work.recipe.feedback
+    if feedback is not None and feedback.pairs is not None:
+        comparisons = labelled_anew(work, feedback, feedback.pairs)
+    elif feedback is not None and feedback.comparisons:
+        comparisons = held_apart(work, collect_feedback(work, feedback.comparisons))
+    elif comparisons is None:
         comparisons = held_apart(work, collect_first(work, required(work.recipe.rounds)))
     work.comparisons = comparisons
     work.made.agreement = check_agreement(work.context, work.recipe, [*comparisons.train, *comparisons.held_out])

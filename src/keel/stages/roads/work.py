@@ -10,6 +10,7 @@ from keel.data.prompt_records import PromptRecord
 from keel.data.records import Prompt, prompt_key
 from keel.stages.context import Run
 from keel.stages.encode import encode_prompts, fitting
+from keel.stages.feedback.judging import AILabeller
 from keel.stages.inputs import Inputs, RecordSet, read_inputs
 from keel.stages.methods import TRAINERS
 from keel.stages.policy import PolicyFiles, read_tokenizer
@@ -47,6 +48,10 @@ class Work:
     comparisons: RecordSet | None = None
     """What reward models and policies learn from."""
     rewards: RewardModels | None = None
+    judge: AILabeller | None = None
+    """The AI judge, once it was held against golden votes."""
+    before: PolicyFiles | None = None
+    """The SFT policy before it learned revisions by a constitution; None without one."""
 
     @classmethod
     def begin(cls, context: Run, recipe: Recipe) -> "Work":
@@ -59,7 +64,8 @@ class Work:
     @property
     def sampling(self) -> tuple[str, Sampling]:
         """The first section that samples from a policy, and its name: it says how long responses are."""
-        return next((name, section) for name in TRAINERS if (section := getattr(self.recipe, name)) is not None)
+        names = (*TRAINERS, "constitution")
+        return next((name, section) for name in names if (section := getattr(self.recipe, name)) is not None)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -76,6 +82,11 @@ class Work:
     def prompt_record(self, prompt: Prompt) -> PromptRecord:
         """What stands beside one of the recipe's prompts."""
         return self.inputs.prompts.records.get(prompt_key(prompt), {}) if self.inputs.prompts else {}
+
+    @property
+    def baseline(self) -> PolicyFiles:
+        """What the final policy is compared with: SFT, before any constitution."""
+        return self.before or self.sft
 
     def policy(self, artifact: Artifact | None) -> PolicyFiles:
         """The files of a policy that a stage made; None is the one that all roads start from."""

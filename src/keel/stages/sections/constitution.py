@@ -92,6 +92,8 @@ class ConstitutionConfig(Config):
     """Longest draft, critique and revision."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature of drafts, and of critiques and revisions by a model."""
+    micro_batch_tokens: int = Field(2048, ge=1)
+    """Tokens per forward pass when the policy is compared with the one before."""
     sft: SFTConfig | None = None
     """How the policy learns the revisions; null takes the recipe's sft, or the defaults."""
     budget_usd: float | None = Field(None, gt=0)

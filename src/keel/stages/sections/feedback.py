@@ -89,6 +89,11 @@ class FeedbackConfig(Config):
     """File that keeps every verdict by the hash of what was asked, so that nothing is asked twice; null keeps it in the
     run folder. Several runs may share one."""
 
+    @property
+    def gives_comparisons(self) -> bool:
+        """Whether reward models and policies learn from its verdicts before any rounds."""
+        return self.comparisons > 0 or self.pairs is not None
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self.judge.refuse_unpriced(self.budget_usd)

@@ -7,7 +7,7 @@ from pydantic import Field
 from keel.core.config import Config
 from keel.stages.sections.rewards import RewardPart, RewardParts
 
-JudgeName = Literal["labeller", "reward"]
+JudgeName = Literal["labeller", "reward", "feedback"]
 
 
 class RoundsConfig(Config):
@@ -21,7 +21,8 @@ class RoundsConfig(Config):
     """Pairs of SFT samples judged before anything learns from them, for recipes without data.comparisons."""
     judge: JudgeName = "labeller"
     """Who judges fresh pairs: labeller asks rounds.labeller, reward asks rounds.rewards (a policy can learn from its
-    judgments, the reward model itself cannot). The first comparisons are always the labeller's where there is one."""
+    judgments, the reward model itself cannot), feedback the AI judge of that section. The first comparisons are always
+    the labeller's where there is one."""
     labeller: str | None = None
     """`file.py:function` that judges pairs: takes a list of `keel.stages.labels.Pair` and returns a list of
     `keel.data.records.Comparison`, votes included where there are any."""
