@@ -8,8 +8,9 @@ Insiders (`Membership.insider`) may read the votes on items that are revealed. T
 them, nor golden items, nor repeats of what others have judged too.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlalchemy import Row, Select, bindparam, exists, select, text
 
@@ -130,6 +131,27 @@ GIVEN = select(
 ).where(MEMBERS.c.project_id == bindparam("project"), MEMBERS.c.user_id == bindparam("user"))
 
 
+class Later(Sequence[Candidate]):
+    """A list that is looked up when somebody looks at it: most picks need neither golden items nor repeats."""
+
+    def __init__(self, find: Callable[[], tuple[Candidate, ...]]) -> None:
+        self._find = find
+
+    @cached_property
+    def _found(self) -> tuple[Candidate, ...]:
+        return self._find()
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, place: int | slice) -> Candidate | Sequence[Candidate]:
+        return self._found[place]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
 def gather(tx: "Transaction", project: Project, member: Membership, held: Sequence[Lease], now: float) -> Candidates:
     """The candidates for one rater; only those that the state of the project allows, and none but a round's for one who
     has not passed it.
@@ -145,8 +167,8 @@ def gather(tx: "Transaction", project: Project, member: Membership, held: Sequen
         member=member,
         now=now,
         open=_open(tx, project, member) if is_open else (),
-        golden=_plain(tx.rows(GOLDEN, key), member) if is_open and golden and not member.insider else (),
-        repeats=_repeats(tx, key, project.settings.repeat_after, member) if is_open and repeats else (),
+        golden=Later(lambda: _plain(tx.rows(GOLDEN, key), member)) if is_open and golden and not member.insider else (),
+        repeats=Later(lambda: _repeats(tx, key, project.settings.repeat_after, member)) if is_open and repeats else (),
         disputes=_plain(tx.rows(DISPUTED, key), member) if is_open and senior else (),
         calibration=() if current is None else _calibration(tx, current, member),
         round=current,

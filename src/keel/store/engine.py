@@ -65,6 +65,7 @@ def parse(url: str | Path) -> URL:
 def connect(address: URL, busy_s: float) -> Engine:
     """An engine for the address; the file or server must be there (`prepare_file`)."""
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": POOL, "max_overflow": OVERFLOW, "pool_timeout": busy_s}
+    pool["pool_use_lifo"] = True  # the connection used last has its statements prepared
     if address.get_backend_name() == "sqlite":
         engine = create_engine(address, connect_args={"timeout": busy_s, "check_same_thread": False}, **pool)
         event.listen(engine, "connect", _set_up_sqlite)

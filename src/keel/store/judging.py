@@ -38,12 +38,12 @@ class Judging(Leasing):
         """
         _check_key(client_key)
         lease = self._own_lease(lease_id, user_id)
-        self._tx.lock(lease.project_id)
+        waited = self._tx.lock(lease.project_id)
         if (known := self.judgment(user_id, client_key)) is not None:
             if known.lease_id != lease_id:
                 raise ConflictError(f"The key {client_key!r} belongs to another judgment. Use a new key for each.")
             return known
-        lease = self.get(lease_id)
+        lease = self.get(lease_id) if waited else lease
         project = self._tx.projects.get(lease.project_id)
         member = self._rater(project.id, user_id)
         _check_open(project)

@@ -1,7 +1,7 @@
 """Who has what on the screen, and until when."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, or_, select, text, update
 
@@ -152,7 +152,7 @@ class Leasing:
 
     def _give(self, project: Project, user_id: int, pick: Picked, round_id: int | None, now: float) -> Lease:
         key = {"user_id": user_id, "item_id": pick.item_id, "purpose": pick.purpose, "round_key": round_id or 0}
-        values = {
+        values: dict[str, Any] = {
             "swapped": pick.swapped,
             "guide_version": project.guide_version,
             "leased": now,
@@ -161,12 +161,24 @@ class Leasing:
         }
         known = self._tx.first(SAME, key)
         if known is None:
-            number = self._tx.insert(NEW, {**key, **values, "project_id": project.id})
+            number, judgment = self._tx.insert(NEW, {**key, **values, "project_id": project.id}), None
         else:  # given out before and not judged: the same lease runs again
-            number = known.id
+            number, judgment = known.id, known.judgment_id
             self._tx.run(AGAIN, {"lease": number, **{f"new_{name}": value for name, value in values.items()}})
         self._count(project.id, pick.item_id, user_id, pick.purpose, 1)
-        return self.get(number)
+        return Lease(
+            id=number,
+            project_id=project.id,
+            item_id=pick.item_id,
+            user_id=user_id,
+            purpose=pick.purpose,
+            swapped=pick.swapped,
+            guide_version=project.guide_version,
+            round_id=round_id,
+            leased=now,
+            expires=values["expires"],
+            judgment_id=judgment,
+        )
 
     def _expire(self, project: Project, now: float) -> None:
         over = self._tx.rows(OVER, {"project": project.id, "now": now})

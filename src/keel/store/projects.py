@@ -23,6 +23,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 class Projects:
     def __init__(self, tx: "Transaction") -> None:
         self._tx = tx
+        self._known: dict[int, Project] = {}
 
     def create(self, name: str, title: str, settings: ProjectSettings, *, by: int | None, now: float) -> Project:
         """A new project in the state `setup`; `by`, if anybody, becomes its lead."""
@@ -47,7 +48,14 @@ class Projects:
         return self.get(number)
 
     def get(self, project_id: int) -> Project:
-        return project_of(self._tx.one(BY_ID, f"There is no project {project_id}.", {"project": project_id}))
+        if project_id not in self._known:
+            row = self._tx.one(BY_ID, f"There is no project {project_id}.", {"project": project_id})
+            self._known[project_id] = project_of(row)
+        return self._known[project_id]
+
+    def forget(self) -> None:
+        """Read projects anew from now on."""
+        self._known.clear()
 
     def by_name(self, name: str) -> Project | None:
         row = self._tx.first(select(PROJECTS).where(PROJECTS.c.name == name))
@@ -112,6 +120,7 @@ class Projects:
         return [_guide(row) for row in self._tx.rows(query)]
 
     def _change(self, project_id: int, **values: object) -> Project:
+        self.forget()
         self._tx.run(update(PROJECTS).where(PROJECTS.c.id == project_id).values(**values))
         return self.get(project_id)
 

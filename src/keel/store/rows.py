@@ -7,7 +7,7 @@
 No row knows how it is stored, so whoever decides over rows needs neither SQL nor a database.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -328,9 +328,9 @@ class Candidates:
     now: float
     open: tuple[Candidate, ...]
     """Need votes and were never before this rater; fewest missing first, then priority, then age."""
-    golden: tuple[Candidate, ...]
+    golden: Sequence[Candidate]
     """Golden items never before this rater; none for insiders, who may read the answers."""
-    repeats: tuple[Candidate, ...]
+    repeats: Sequence[Candidate]
     """Judged by this rater at least `repeat_after` items ago and not yet repeated; newest first."""
     disputes: tuple[Candidate, ...]
     """For seniors and leads: disputed or parked items that they have not seen."""

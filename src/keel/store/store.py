@@ -36,6 +36,7 @@ from keel.store.votes import Work
 
 LOCK_SPACE = 0x6B656573
 """First key of the advisory locks (PostgreSQL), the second being the project."""
+LOCK = text("SELECT pg_advisory_xact_lock(:space, :project)")
 
 # newest of what is stored; rows of the first three are written in the order of their times
 NEWEST = text(
@@ -112,13 +113,17 @@ class Transaction:
         assert key is not None
         return key[0]
 
-    def lock(self, project_id: int) -> None:
-        """Keep other writers of the project out until the end. SQLite has only one writer anyway."""
-        if self._connection.dialect.name == "postgresql" and project_id not in self._locked:
-            self._locked.add(project_id)
-            self.run(
-                text("SELECT pg_advisory_xact_lock(:space, :project)"), {"space": LOCK_SPACE, "project": project_id}
-            )
+    def lock(self, project_id: int) -> bool:
+        """Keep other writers of the project out until the end. SQLite has only one writer anyway.
+
+        True where what was read before may have changed while this waited.
+        """
+        if self._connection.dialect.name != "postgresql" or project_id in self._locked:
+            return False
+        self._locked.add(project_id)
+        self.run(LOCK, {"space": LOCK_SPACE, "project": project_id})
+        self.projects.forget()
+        return True
 
     def at(self, now: float) -> float:
         """`now`, or the newest stored time where that is later: stored times never run backwards."""
@@ -185,8 +190,11 @@ class Store:
         Where the wall clock was set back, it runs on from what is stored until the wall clock has caught up.
         """
         with self.reading() as tx:
-            newest = tx.newest()
-        wall = self._wall()
+            return self.clock_of(tx)
+
+    def clock_of(self, tx: Transaction) -> float:
+        """The same within a transaction, which asks for the newest time once; one that writes has its locks by then."""
+        newest, wall = tx.at(0.0), self._wall()
         self._ahead = 0.0 if wall >= newest else max(self._ahead, newest - wall)
         return wall + self._ahead
 

@@ -5,11 +5,13 @@ from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import Row, Select, func, select, text
 
 from keel.store import tables
 from keel.store.candidates import purpose_column
 from keel.store.judging import Judging, judgment_of
+from keel.store.leasing import LIVE
+from keel.store.people import MEMBER, member_of
 from keel.store.rows import (
     CHOICES,
     PURPOSES,
@@ -112,8 +114,9 @@ class Work(Judging):
     def rater_progress(self, project_id: int, user_id: int, since: float) -> RaterProgress:
         """`since` begins the rater's day, in UTC seconds."""
         project = self._tx.projects.get(project_id)
-        member = self._tx.people.membership(project_id, user_id)
-        done = self._done(project_id, user_id).get(user_id, {})
+        row = self._tx.first(MEMBER, {"project": project_id, "user": user_id})
+        member = None if row is None else member_of(row)
+        done = {} if row is None else self._less_held(project_id, {user_id: _given(row)}, user_id)[user_id]
         counted = (JUDGMENTS.c.user_id == user_id, JUDGMENTS.c.project_id == project_id, JUDGMENTS.c.created >= since)
         counts = LEASES.c.judgment_id == JUDGMENTS.c.id
         today = select(func.count()).select_from(JUDGMENTS).join(LEASES, LEASES.c.id == JUDGMENTS.c.lease_id)
@@ -151,23 +154,29 @@ class Work(Judging):
         tasks = floor(tasks / max(1 - share, LEAST_OPEN))
         return max(1, tasks - judged - done.get("golden", 0) - done.get("repeat", 0))
 
-    def _done(self, project_id: int, user_id: int | None = None) -> dict[int, dict[Purpose, int]]:
-        """Items judged by each member, by purpose: what was given less what is still held."""
-        given = select(MEMBERS).where(MEMBERS.c.project_id == project_id)
+    def _done(self, project_id: int) -> dict[int, dict[Purpose, int]]:
+        """Items judged by each member, by purpose."""
+        rows = self._tx.rows(select(MEMBERS).where(MEMBERS.c.project_id == project_id))
+        return self._less_held(project_id, {row.user_id: _given(row) for row in rows})
+
+    def _less_held(
+        self, project_id: int, given: dict[int, dict[Purpose, int]], user_id: int | None = None
+    ) -> dict[int, dict[Purpose, int]]:
+        """What was given, less what is still held: what was judged."""
         held = (
             select(LEASES.c.user_id, LEASES.c.purpose, func.count())
-            .where(LEASES.c.project_id == project_id, LEASES.c.state == "live")
+            .where(LEASES.c.project_id == project_id, LIVE)
             .group_by(LEASES.c.user_id, LEASES.c.purpose)
         )
-        if user_id is not None:
-            given, held = given.where(MEMBERS.c.user_id == user_id), held.where(LEASES.c.user_id == user_id)
-        done: dict[int, dict[Purpose, int]] = {
-            row.user_id: {purpose: row._mapping[purpose_column(purpose)] for purpose in PURPOSES}
-            for row in self._tx.rows(given)
-        }
-        for holder, purpose, number in self._tx.rows(held):
-            done[holder][purpose] -= number
-        return done
+        for holder, purpose, number in self._tx.rows(
+            held if user_id is None else held.where(LEASES.c.user_id == user_id)
+        ):
+            given[holder][purpose] -= number
+        return given
+
+
+def _given(row: Row) -> dict[Purpose, int]:
+    return {purpose: row._mapping[purpose_column(purpose)] for purpose in PURPOSES}
 
 
 def _current(project_id: int, purposes: Sequence[Purpose]) -> Select[Any]:

@@ -104,9 +104,11 @@ def next_tasks(
     request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: TaskWish | None = None
 ) -> Offer:
     """The pair to judge now, and up to `ahead` more. Asking again gives the same ones until they are judged."""
-    now, ahead = store.clock(), given.ahead if given else 0
+    ahead = given.ahead if given else 0
 
     def work(tx: Transaction) -> tuple[list[Lease], RaterProgressShown]:
+        tx.lock(visit.of.id)
+        now = store.clock_of(tx)
         held = _handed_out(tx, visit, ahead, now)
         return held, recent.get(me) or _progress(tx, visit, now)
 
@@ -123,9 +125,10 @@ def next_tasks(
 @router.post("/projects/{p}/judgments")
 def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
     """Store a judgment; on disk when this answers. The same `client_key` again gives the same judgment."""
-    now = store.clock()
 
     def work(tx: Transaction) -> Saved:
+        tx.lock(visit.of.id)
+        now = store.clock_of(tx)
         lease = own_lease(tx, visit, given.lease)
         _fits(visit.of, lease, given)
         draft = Draft(
@@ -154,9 +157,10 @@ def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, 
 @router.post("/projects/{p}/undo")
 def undo(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: UndoWish) -> Reopened:
     """Take a judgment of yours back; its pair is yours to judge again. What was said stays in the log of votes."""
-    now = store.clock()
 
     def work(tx: Transaction) -> tuple[Lease, RaterProgressShown]:
+        tx.lock(visit.of.id)
+        now = store.clock_of(tx)
         said = tx.work.judgment(visit.user.id, given.client_key)
         if said is None or said.project_id != visit.of.id:
             raise ApiError(404, "You have no judgment with that key here.", field="client_key")
@@ -197,9 +201,9 @@ def _handed_out(tx: Transaction, visit: Visit, ahead: int, now: float) -> list[L
     held = tx.work.live(visit.of.id, visit.user.id, now)
     while len(held) <= ahead:
         lease = tx.work.lease(visit.of.id, visit.user.id, pick, now, ahead=ahead)
-        if lease is None or lease in held:
+        if lease is None or any(lease.id == other.id for other in held):
             break
-        held = tx.work.live(visit.of.id, visit.user.id, now)
+        held.append(lease)
     return held[: ahead + 1]
 
 
