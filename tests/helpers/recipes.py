@@ -5,7 +5,7 @@ The toy world: questions about parcels; an answer with `thank` in it is better t
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -146,13 +146,19 @@ class Workplace:
         only: str | None = None,
         to: str = "run",
         page: bool = False,
+        reuse: Sequence[Path] = (),
         **changes: Any,
     ) -> "Ran":
         """Run the recipe in process, without progress; the page takes half of the time, so it is drawn on request."""
         target = self.folder / to
         with nullcontext() if page else patch.object(pipeline, "write_report"):
             summary = pipeline.run(
-                self.recipe(overrides, **changes), target, Silent(), only=only, recipe_folder=self.folder
+                self.recipe(overrides, **changes),
+                target,
+                Silent(),
+                only=only,
+                reuse=reuse,
+                recipe_folder=self.folder,
             )
         return Ran(target, summary)
 

@@ -26,8 +26,6 @@ from keel.train.loop import shuffled
 from keel.train.rollout import EncodedPrompt
 
 TRAIN, HELD_OUT, SCORES = "train.jsonl", "held_out.jsonl", "scores.jsonl"
-HOLDOUT = 0.1
-"""Share of the prompts whose best responses measure the fine-tuning instead of training it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +36,8 @@ class Selection:
     prompts: Sequence[EncodedPrompt]
     round: int
     judge: Callable[[], Judge]
+    holdout: float
+    """Prompts whose hash lies below it measure the fine-tuning instead of training it."""
 
 
 def select(
@@ -53,6 +53,7 @@ def select(
         **known,
         "policy": task.policy.identity,
         "round": task.round,
+        "holdout": task.holdout,
         "seed": run.seed,
     }
 
@@ -74,7 +75,7 @@ def select(
         texts = drawn.responses.response_texts
         best = drawn.places(drawn.best(allowed)).tolist()
         records = [Demonstration(prompts[i].prompt, texts[best[i]]) for i in chosen]
-        train, held_out = split(records, HOLDOUT)
+        train, held_out = split(records, task.holdout)
         if not train:
             train, held_out = records, []
         metrics = figures(drawn, allowed, chosen)

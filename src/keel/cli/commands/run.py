@@ -31,6 +31,14 @@ def add(commands: Any) -> None:
         parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
         add_overrides(parser)
         add_out(parser, "runs/ and the name of the recipe file")
+        parser.add_argument(
+            "--reuse",
+            metavar="RUN",
+            type=Path,
+            action="append",
+            default=[],
+            help="take over finished stages of another run where data and settings are the same (may be repeated)",
+        )
         parser.set_defaults(call=run, parser=parser, only=None if command == "run" else command)
 
 
@@ -51,5 +59,12 @@ def run(arguments: argparse.Namespace) -> None:
     from keel.stages import pipeline  # torch comes with it: only now that the recipe is known to be sound
 
     with watching() as progress:
-        pipeline.run(recipe, run_dir, progress, only=arguments.only, recipe_folder=arguments.recipe.parent)
+        pipeline.run(
+            recipe,
+            run_dir,
+            progress,
+            only=arguments.only,
+            reuse=arguments.reuse,
+            recipe_folder=arguments.recipe.parent,
+        )
     next_step(f"keel show {run_dir}, or open {run_dir / 'report.html'}")

@@ -3,10 +3,14 @@
 from keel.core.artifacts import Artifact
 from keel.stages.encode import encode_demonstrations, fitting
 from keel.stages.rejection import Selection, read_selection, select
+from keel.stages.roads.fresh import within_training
 from keel.stages.roads.judges import known_by, weighted_sum
 from keel.stages.roads.work import Work
 from keel.stages.sections.best_of import BestOfConfig
 from keel.stages.sft import train_sft
+
+HOLDOUT = 0.1
+"""Share of the prompts whose best responses measure the fine-tuning instead of training it."""
 
 
 def reject(work: Work, config: BestOfConfig) -> Artifact:
@@ -22,6 +26,7 @@ def reject(work: Work, config: BestOfConfig) -> Artifact:
             prompts=work.prompts.train,
             round=number,
             judge=lambda: weighted_sum(work, "best_of", config.rewards, config),
+            holdout=within_training(work, HOLDOUT),
         )
         parents = [*([begins] if begins else []), work.prompts.artifact, *members]
         known = known_by(work, config.rewards)

@@ -54,9 +54,8 @@ def prefer_in_rounds(work: Work, config: PreferConfig, rounds: RoundsConfig) -> 
         figures = {
             "round": number + 1,
             "labels": policy.metrics["training_pairs"],
-            "on_policy_accuracy_before": policy.metrics.get("accuracy_before"),
             "held_out_accuracy": policy.metrics.get("accuracy"),
-            **(told_of(judged.artifact) if judged and number else {}),
+            **(told_of(judged.artifact, policy) if judged and number else {}),
         }
         if work.recipe.evaluate is not None and number + 1 < rounds.count:
             report = against_sft(work, work.recipe.evaluate, config, policy, label=f"evaluate {number + 1}")
@@ -113,10 +112,11 @@ def prefer_after(work: Work, config: PreferConfig, rounds: RoundsConfig, policy:
     return prefer_fresh(work, config, rounds, rounds.count, policy, seen, sets)[0]
 
 
-def told_of(fresh: Artifact) -> dict[str, Any]:
-    """What judges made of a fresh set."""
+def told_of(fresh: Artifact, policy: Artifact) -> dict[str, Any]:
+    """What judges made of a fresh set, and how often the reward that the policy implied before agreed with them."""
     said = fresh.metrics
     return {
+        "on_policy_accuracy_before": policy.metrics["accuracy_before"],
         "labels": said["comparisons"],
         "agreement": said.get("pairwise_agreement"),
         "krippendorff_alpha": said.get("krippendorff_alpha"),
