@@ -25,6 +25,13 @@ from keel.verify import code, maths, patterns
 from keel.verify.sandbox import locks
 from keel.verify.verdict import Verdict
 
+PATIENCE: Mapping[str, Any] = {
+    "timeout_seconds": True,
+    "code": {"workers": True},
+    "remote": {"key_env", "batch", "concurrency", "timeout_seconds", "retries"},
+}
+"""Settings that change no score, so that an interrupted run goes on where it was after they were changed."""
+
 Check = Callable[[str, str, PromptRecord], Verdict]
 
 
@@ -106,8 +113,11 @@ def coverage_of(part: RewardPart) -> list[Coverage | None]:
 
 
 def known_of(parts: Sequence[RewardPart], folder: Path) -> dict[str, Any]:
-    """What a stage's hash sees of what parts name: the content of files and folders."""
+    """What a stage's hash sees of parts: their settings but for those that only say how long to wait, and the content
+    of the files and folders that they name.
+    """
     return {
+        "rewards": [part.model_dump(mode="json", exclude=PATIENCE) for part in parts],
         "functions": [function_identity(part.python, folder) for part in parts],
         "models": [[model_identity(path) for path in part.folders] for part in parts],
     }

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from keel.core.config import Config
 from keel.verify.settings import CodeConfig, JsonConfig, MathsConfig, TagsConfig, TextConfig
 
-TAKEN = ("mean", "std")
-"""`score_mean` and `score_std` are those of the sum."""
+TAKEN = ("mean", "std", "p05", "p95", "abs_max", "disagreement")
+"""`score_mean`, `score_std` and so on are figures of the sum, and `score_NAME_std` is one of a part."""
 
 
 class RemoteConfig(Config):
@@ -91,8 +91,8 @@ class RewardPart(Config):
     @field_validator("name")
     @classmethod
     def _free_name(cls, name: str) -> str:
-        if name in TAKEN:
-            raise ValueError(f"score_{name} is the {name} of the sum; choose another name")
+        if name.endswith(TAKEN) and name.removesuffix(next(t for t in TAKEN if name.endswith(t)))[-1:] in ("", "_"):
+            raise ValueError(f"score_{name} would be read as a figure of something else; choose another name")
         return name
 
     @model_validator(mode="after")
