@@ -68,23 +68,6 @@ def dpo_loss(
     return (weight * losses).sum() / weight.sum()
 
 
-def ipo_loss(
-    logprobs_a: Tensor,
-    logprobs_b: Tensor,
-    ref_logprobs_a: Tensor,
-    ref_logprobs_b: Tensor,
-    preference: Tensor,
-    *,
-    beta: float = 0.1,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """The squared loss of Azar et al. 2023 (arXiv 2310.12036, eq. 17), arguments as in `dpo_loss`."""
-    weight = torch.ones_like(preference) if weight is None else weight
-    lead = (logprobs_a - ref_logprobs_a) - (logprobs_b - ref_logprobs_b)
-    losses = preference * (lead - 1 / (2 * beta)) ** 2 + (1 - preference) * (lead + 1 / (2 * beta)) ** 2
-    return (weight * losses).sum() / weight.sum()
-
-
 def collate(prompt: list[int], responses: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
     """(tokens, attention_mask, response_mask), each [B, T], of one prompt with its responses, padded on the right."""
     rows = [prompt + response for response in responses]

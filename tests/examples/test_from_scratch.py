@@ -14,8 +14,8 @@ from keel.functional.advantages import gae, group_centred, group_normalised, lea
 from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
 
-NAMES = ("sft", "reward", "ppo", "rloo", "grpo", "dpo")
-sft, reward, ppo, rloo, grpo, dpo = (reference(name) for name in NAMES)
+NAMES = ("sft", "reward", "ppo", "rloo", "grpo", "dpo", "ipo", "simpo", "orpo", "kto")
+sft, reward, ppo, rloo, grpo, dpo, ipo, simpo, orpo, kto = (reference(name) for name in NAMES)
 SIZES = {
     "vocab_size": 11, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0,
@@ -75,7 +75,11 @@ def test_padding_on_either_side_and_with_the_end_token_changes_nothing(policy, s
     ):
         torch.testing.assert_close(found[response], expected, rtol=0, atol=1e-5)
     sums = torch.stack([logprobs.sum() for logprobs in alone(policy)])
-    torch.testing.assert_close(dpo.sequence_logprobs(policy, tokens, real, response), sums, rtol=0, atol=1e-5)
+    for module in (dpo, ipo, kto):
+        torch.testing.assert_close(module.sequence_logprobs(policy, tokens, real, response), sums, rtol=0, atol=1e-5)
+    means = torch.stack([logprobs.mean() for logprobs in alone(policy)])
+    for module in (simpo, orpo):
+        torch.testing.assert_close(module.mean_logprobs(policy, tokens, real, response), means, rtol=0, atol=1e-5)
 
 
 def test_sft_loss_equals_the_model_s_own_loss_on_masked_labels(policy):
@@ -190,8 +194,39 @@ def test_dpo_loss_by_hand():
     assert smoothed.item() == pytest.approx(0.9 * plain + 0.1 * swapped, abs=1e-6)
     corrected = dpo.dpo_loss(lead, zeros, zeros, zeros, preference, label_noise=0.1)
     assert corrected.item() == pytest.approx((0.9 * plain - 0.1 * swapped) / 0.8, abs=1e-6)
+
+
+def test_ipo_loss_by_hand():
+    zeros = torch.zeros(2)
+    lead, preference = torch.tensor([20.0, -10.0]), torch.tensor([1.0, 0.25])  # at beta 0.1 the lead should be 5
     squared = ((20 - 5) ** 2 + 0.25 * (-10 - 5) ** 2 + 0.75 * (-10 + 5) ** 2) / 2
-    assert dpo.ipo_loss(lead, zeros, zeros, zeros, preference).item() == pytest.approx(squared)
+    assert ipo.ipo_loss(lead, zeros, zeros, zeros, preference).item() == pytest.approx(squared)
+
+
+def test_simpo_loss_by_hand():
+    """Rewards of -1 and -3 at beta 2: a lead of 2, less a gamma of 0.5; a tie asks for no lead."""
+    mean_a, mean_b = torch.full((2,), -0.5), torch.full((2,), -1.5)
+    found = simpo.simpo_loss(mean_a, mean_b, torch.tensor([1.0, 0.5]), gamma=0.5).item()
+    tie = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
+    assert found == pytest.approx((math.log(1 + math.exp(-1.5)) + tie) / 2)
+
+
+def test_orpo_loss_by_hand():
+    """Probabilities 0.8 and 0.5 have odds 4 and 1: -log sigmoid(log 4) = log 1.25 for the better one."""
+    mean_a, mean_b = torch.tensor([0.8]).log(), torch.tensor([0.5]).log()
+    found = orpo.orpo_loss(mean_a, mean_b, torch.ones(1), odds_weight=0.5).item()
+    assert found == pytest.approx(-math.log(0.8) + 0.5 * math.log(1.25))
+
+
+def test_kto_loss_by_hand():
+    """The policy has moved by 1 nat: a log-ratio of 3 at beta 0.5 is sigmoid(1) of the value of a good response."""
+    z0 = kto.reference_point(torch.tensor([-2.0, -4.0]), torch.tensor([-4.0, -4.0]))
+    assert z0.item() == 1
+    assert kto.reference_point(torch.tensor([-4.0]), torch.tensor([-2.0])).item() == 0
+    value = 1 / (1 + math.exp(-1))
+    logprobs, ref = torch.tensor([-1.0, -1.0]), torch.tensor([-4.0, -4.0])
+    found = kto.kto_loss(logprobs, ref, torch.tensor([1.0, 0.0]), z0, beta=0.5, up_weight=2.0, down_weight=3.0)
+    assert found.item() == pytest.approx((2 * (1 - value) + 3 * value) / 2)
 
 
 def test_token_rewards_put_the_score_on_the_last_response_token_and_add_up():
@@ -247,8 +282,12 @@ def test_the_first_ppo_gradient_is_that_of_reinforce(policy):
         (lambda: ppo.main(iterations=25), lambda distance: distance < 0.1),  # from 0.72
         (lambda: grpo.main(iterations=40), lambda scores: scores[1] > scores[0] + 0.8),
         (lambda: dpo.main(steps=150), lambda distances: distances[1] < 0.02 < 0.5 < distances[0]),
+        (lambda: ipo.main(steps=120), lambda distances: distances[1] < 0.005 < 0.2 < distances[0]),
+        (lambda: simpo.main(steps=180), lambda distances: distances[1] < 0.01 < 0.4 < distances[0]),
+        (lambda: orpo.main(steps=100), lambda rewards: rewards[0] < rewards[1] < rewards[2] - 0.05),
+        (lambda: kto.main(steps=120), lambda unwanted: unwanted[1] < 0.15 < 0.6 < unwanted[0]),
     ],
-    ids=["sft", "reward", "rloo", "ppo", "grpo", "dpo"],
+    ids=["sft", "reward", "rloo", "ppo", "grpo", "dpo", "ipo", "simpo", "orpo", "kto"],
 )
 def test_each_program_learns_its_toy_task(main: Callable, learned: Callable, capsys):
     assert learned(main())

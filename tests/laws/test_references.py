@@ -5,7 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.benches import BENCHES, KL_COEF, LONGEST, Bench, penalty, policy, rollout, with_values
+from helpers.benches import (
+    BENCHES,
+    KL_COEF,
+    LONGEST,
+    PREFERENCE,
+    WITH_REFERENCE,
+    Bench,
+    penalty,
+    policy,
+    rollout,
+    with_values,
+)
 from helpers.from_scratch import reference
 from torch import Tensor, nn
 
@@ -208,25 +219,50 @@ def test_online_dpo_takes_the_step_of_its_reference(side, changes, away):
     assert_same_step(bench, bench.algorithm.prepare(raw), loss, theirs)
 
 
-@pytest.mark.parametrize("name", ["dpo", "dpo robust", "dpo ipo"])
+@pytest.mark.parametrize("name", PREFERENCE)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_dpo_takes_the_step_of_its_reference(side, name):
-    module = reference("dpo")
-    bench, ref = BENCHES[name](), policy(1)
-    batch, config = bench.raw, bench.algorithm.config
-    theirs = copy.deepcopy(bench.trained)
+def test_a_method_on_pairs_takes_the_step_of_its_reference(side, name):
+    method = name.split()[0]
+    module, bench = reference(method), BENCHES[name]()
+    batch, config, theirs = bench.raw, bench.algorithm.config, copy.deepcopy(bench.trained)
     rows, real, response = rows_of(batch, side)
     counted = spread(batch.response_mask, response)
+    if name in WITH_REFERENCE:
+        with torch.no_grad():
+            ref_logprobs = module.sequence_logprobs(policy(1), rows, real, counted)
+        torch.testing.assert_close(batch.sequence_ref_logprobs, ref_logprobs, rtol=1e-5, atol=1e-5)
+        logprobs = module.sequence_logprobs(theirs, rows, real, counted)
+        arguments = [logprobs[0::2], logprobs[1::2], ref_logprobs[0::2], ref_logprobs[1::2]]
+    else:
+        means = module.mean_logprobs(theirs, rows, real, counted)
+        arguments = [means[0::2], means[1::2]]
+    options = {
+        "dpo": ("margin", "beta", "label_smoothing", "label_noise"),
+        "ipo": ("beta", "label_smoothing"),
+        "simpo": ("margin", "beta", "gamma", "label_noise"),
+        "orpo": ("odds_weight",),
+    }[method]
+    given = {"weight": batch.weight, **{name: getattr(config, name, batch.margin) for name in options}}
+    loss = getattr(module, f"{method}_loss")(*arguments, batch.preference, **given)
+    assert_same_step(bench, batch, loss, theirs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_kto_takes_the_step_of_its_reference(side):
+    """At a z0 above 0, which no gradient goes through."""
+    module, bench, ref = reference("kto"), BENCHES["kto"](), policy(1)
+    config, theirs = bench.algorithm.config, copy.deepcopy(bench.trained)
+    rows, real, response = rows_of(bench.raw, side)
+    counted = spread(bench.raw.response_mask, response)
     logprobs = module.sequence_logprobs(theirs, rows, real, counted)
     with torch.no_grad():
         ref_logprobs = module.sequence_logprobs(ref, rows, real, counted)
-    torch.testing.assert_close(batch.sequence_ref_logprobs, ref_logprobs, rtol=1e-5, atol=1e-5)
-    arguments = (logprobs[0::2], logprobs[1::2], ref_logprobs[0::2], ref_logprobs[1::2], batch.preference)
-    if config.loss == "ipo":
-        loss = module.ipo_loss(*arguments, weight=batch.weight)
-    else:
-        loss = module.dpo_loss(
-            *arguments, weight=batch.weight, margin=batch.margin,
-            label_smoothing=config.label_smoothing, label_noise=config.label_noise,
-        )  # fmt: skip
+    z0 = module.reference_point(logprobs[1::2], ref_logprobs[1::2])
+    assert z0 > 0.1
+    batch = bench.algorithm.prepare(bench.raw)
+    torch.testing.assert_close(batch.reference_point, z0.expand(5), rtol=1e-5, atol=1e-5)
+    loss = module.kto_loss(
+        logprobs[0::2], ref_logprobs[0::2], bench.raw.desirable, z0, weight=bench.raw.weight,
+        beta=config.beta, up_weight=config.desirable_weight, down_weight=config.undesirable_weight,
+    )  # fmt: skip
     assert_same_step(bench, batch, loss, theirs)
