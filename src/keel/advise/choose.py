@@ -12,9 +12,6 @@ from keel.advise.rules import LONGER, ONLINE, Found, examine, totals
 from keel.monitor.bands import agreement_gate
 from keel.monitor.verdict import Verdict
 
-LABELS = ("dpo", "ipo", "simpo", "orpo", "kto", "ppo_then_dpo")
-"""Methods that always train on the comparisons, where those are what there is."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:

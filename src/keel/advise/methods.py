@@ -192,7 +192,7 @@ METHODS = {
             switch="DPO has levelled off, reward model and pipeline are proven, and there is memory for four networks",
         ),
         Method(
-            name="ppo_then_dpo",
+            name="hybrid",
             title="PPO, then DPO on fresh pairs",
             kind="critic",
             needs=both,

@@ -17,8 +17,18 @@ RATES = {
     "small": {"sft": (2e-5, 2e-4), "reward": (1e-5, 1e-4), "prefer": (1e-6, 1e-5), "ppo": (1e-5, 2e-5)},
     "large": {"sft": (2e-5, 2e-4), "reward": (9e-6, 1e-4), "prefer": (5e-7, 5e-6), "ppo": (3e-6, 1e-5)},
 }
-ONLINE = ("ppo", "rloo", "grpo", "reinforce_pp", "online_dpo", "ppo_then_dpo")
-OFFLINE = ("dpo", "ipo", "simpo", "orpo", "kto", "iterative_dpo", "ppo_then_dpo", "rlaif", "cai")
+CHECKS: dict[str, dict[str, Any]] = {
+    "maths": {"maths": {}},
+    "code": {"code": {}},
+    "tags": {"tags": {}},
+    "json": {"json_object": {}},
+    "text": {"text": {"ends_properly": True}},
+}
+"""What `--verifier` may name, and the part of the score that it stands for."""
+ONLINE = ("ppo", "rloo", "grpo", "reinforce_pp", "online_dpo", "hybrid")
+OFFLINE = ("dpo", "ipo", "simpo", "orpo", "kto", "iterative_dpo", "hybrid", "rlaif", "cai")
+WORDS = {"rlaif": "dpo", "cai": "dpo"}
+"""What `method` says where it is not the name itself."""
 
 
 def size_of(facts: Facts) -> str:
@@ -96,13 +106,24 @@ class Draft:
     @property
     def learns_a_reward(self) -> bool:
         """Whether a reward model is trained."""
-        rewarded = (*ONLINE, "best_of_n", "rejection", "iterative_dpo")
-        return self.name in rewarded and "verifiable" not in self.facts.rewards and self.facts.usable > 0
+        asked = self.name in (*ONLINE, "best_of_n", "rejection") or (
+            self.name == "iterative_dpo" and not self.facts.fresh
+        )
+        return asked and "verifiable" not in self.facts.rewards and self.facts.usable > 0
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether a model judges."""
+        facts = self.facts
+        alone = not (facts.usable or facts.fresh or "verifiable" in facts.rewards)
+        return self.name in ("rlaif", "cai") or (self.name == "iterative_dpo" and alone)
 
     def prefer(self) -> dict[str, Any]:
         algorithm = self.name if self.name in ("ipo", "simpo", "orpo", "kto") else "dpo"
         section = self.stage("prefer", algorithm=algorithm, epochs=1, batch=32, max_new_tokens=self.longest)
         found = self.facts.data.agreement
+        if self.name == "hybrid" or (self.name == "iterative_dpo" and not self.facts.usable):
+            section["pairs"] = "fresh"
         if algorithm == "dpo":
             section["dpo"] = {"beta": 0.1}
             if found is not None and found.label_noise >= LEAST_NOISE and self.reads_comparisons:
@@ -110,7 +131,7 @@ class Draft:
         return section
 
     def rl(self) -> dict[str, Any]:
-        algorithm = "ppo" if self.name == "ppo_then_dpo" else self.name
+        algorithm = "ppo" if self.name == "hybrid" else self.name
         small = not self.facts.hardware.gpus
         section: dict[str, Any] = {
             "algorithm": algorithm,
@@ -136,33 +157,62 @@ class Draft:
         """What gives the score."""
         if "verifiable" not in self.facts.rewards:
             return {"name": "reward_model", "model": "stage"}
-        named = self.facts.verifier
+        named = self.facts.verifier or self.facts.goal
         if ":" in named:
             return {"name": "checked", "python": named}
-        return {"name": "checked", "verifier": {"kind": named or self.facts.goal}}
+        return {"name": "checked", **CHECKS.get(named, {"python": MISSING})}
 
     def rounds(self) -> dict[str, Any] | None:
+        """Who judges fresh pairs, where the method has some."""
         facts = self.facts
-        if self.name == "iterative_dpo":
-            found: dict[str, Any] = {"count": 3, "comparisons": 800}
-            judge = "labeller" if facts.fresh else "feedback" if "ai" in facts.rewards else "reward"
-            return {**found, "judge": judge, **({"labeller": facts.labeller or MISSING} if judge == "labeller" else {})}
+        labeller = {"judge": "labeller", "labeller": facts.labeller or MISSING}
+        if self.name in ("iterative_dpo", "hybrid"):
+            judged: dict[str, Any] = labeller
+            if not facts.fresh:
+                judged = {"judge": "feedback" if self.asks_a_model else "reward"}
+            if "verifiable" in facts.rewards and not facts.fresh:
+                judged["rewards"] = [self.part()]
+            return {"count": 3 if self.name == "iterative_dpo" else 1, "comparisons": 800, **judged}
         if facts.fresh and self.name in ONLINE and self.learns_a_reward:
-            return {"count": 4, "comparisons": 800, "labeller": facts.labeller or MISSING}
+            return {"count": 4, "comparisons": 800, **labeller}
         return None
+
+    def judge(self) -> dict[str, Any]:
+        """The model that judges, as a recipe names it."""
+        named = self.facts.judge or MISSING
+        if named.startswith(("http://", "https://")):
+            return {"endpoint": {"url": named, "model": MISSING}}
+        return {"python" if ".py:" in named else "path": named}
+
+    def best_of(self) -> dict[str, Any]:
+        section: dict[str, Any] = {"n": 8, "max_new_tokens": self.longest, "rewards": [self.part()]}
+        if self.name == "rejection":
+            trained = self.stage("sft", epochs=1, batch=32)
+            trained["optim"]["learning_rate"] /= 2
+            section |= {"prompts": 512, "rounds": 3, "train": trained}
+        return section
 
     def values(self) -> dict[str, Any]:
         """The whole recipe."""
         name = self.name
-        recipe: dict[str, Any] = {"name": f"{self.facts.goal}, {name}", "model": self.model(), "data": self.data()}
+        recipe: dict[str, Any] = {"name": f"{self.facts.goal}, {name}"}
+        if name != "sft":
+            recipe["method"] = WORDS.get(name, name)
+        recipe |= {"model": self.model(), "data": self.data()}
         if name == "sft" or self.fine_tunes:
             recipe["sft"] = self.stage("sft", epochs=3 if size_of(self.facts) == "tiny" else 1, batch=32)
         if self.learns_a_reward:
             recipe["reward"] = self.stage("reward", epochs=1, batch=32)
+        if name == "cai":
+            recipe["constitution"] = {"path": self.facts.constitution or MISSING, "prompts": 1000}
+        if self.asks_a_model:
+            recipe["feedback"] = {"judge": self.judge(), **({} if name == "iterative_dpo" else {"comparisons": 2000})}
         if name in OFFLINE:
             recipe["prefer"] = self.prefer()
         if name in ONLINE:
             recipe["ppo"] = self.rl()
+        if name in ("best_of_n", "rejection"):
+            recipe["best_of"] = self.best_of()
         if (rounds := self.rounds()) is not None:
             recipe["rounds"] = rounds
         if name != "sft":

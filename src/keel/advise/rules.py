@@ -236,20 +236,20 @@ RULES = (
     Rule(
         name="highest_reward",
         source='B, "Use DPO when"; A, "proven at scale"',
-        weights={"ppo": 4, "rloo": 3, "ppo_then_dpo": 3},
+        weights={"ppo": 4, "rloo": 3, "hybrid": 3},
         look=highest_reward,
     ),
     Rule(
         name="hybrid",
         source='A, "many labs use a hybrid"',
-        weights={"ppo_then_dpo": 1, "iterative_dpo": 0.5},
+        weights={"hybrid": 1, "iterative_dpo": 0.5},
         look=many_hands,
     ),
     Rule(name="large_model", source='B, "Use PPO when"', weights={"ppo": 1}, look=large_model),
     Rule(
         name="small_set",
         source='B, "minimum viable preference dataset"; A: DPO "needs larger preference dataset"',
-        weights={**dict.fromkeys(ONLINE, -2), "ppo_then_dpo": -2, "dpo": -0.5},
+        weights={**dict.fromkeys(ONLINE, -2), "hybrid": -2, "dpo": -0.5},
         look=small_set,
     ),
     Rule(name="large_set", source='A, "100k to 500k preference pairs"', weights={"ppo": 1, "rloo": 1}, look=large_set),

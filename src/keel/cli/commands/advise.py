@@ -56,7 +56,9 @@ def add(commands: Any) -> None:
         default=[],
         help="who says what is better: people, thumbs, verifiable, ai or none (default: what the other options imply)",
     )
-    parser.add_argument("--verifier", metavar="V", help="what checks answers: maths, code, ... or file.py:function")
+    parser.add_argument(
+        "--verifier", metavar="V", help="what checks answers: maths, code, text, tags, json or file.py:function"
+    )
     parser.add_argument("--judge", metavar="MODEL", help="a model that judges: a folder, or a web address")
     parser.add_argument("--constitution", metavar="FILE", help="written principles for a judge")
     parser.add_argument("--goal", choices=GOALS, default="quality", help="what the model is for (default: quality)")
@@ -104,10 +106,12 @@ def facts_of(arguments: argparse.Namespace) -> "Facts":
     from keel.advise.gather import gather
     from keel.advise.hardware import detect
     from keel.advise.model import describe
+    from keel.advise.recipe import CHECKS
 
-    for name in ("constitution",):
-        if (file := getattr(arguments, name)) and not Path(file).is_file():
-            raise ConfigError(f"--{name} {file}: no such file.")
+    if (file := arguments.constitution) and not Path(file).is_file():
+        raise ConfigError(f"--constitution {file}: no such file.")
+    if (named := arguments.verifier) and ":" not in named and named not in CHECKS:
+        raise ConfigError(f"--verifier {named}: expected {', '.join(CHECKS)}, or file.py:function.")
     if arguments.override is not None and len(arguments.override) < 10:
         raise ConfigError(
             f"--override {arguments.override!r}: say why in ten letters or more; it is kept with the run."
