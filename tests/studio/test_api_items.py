@@ -76,7 +76,11 @@ def test_the_same_pair_is_not_there_twice_whichever_answer_comes_first(studio):
         (b'{"prompt": "Q", "a": "x", "b": "y"}\n{broken\n', "line 2"),
         (b'{"prompt": "Q", "a": "x", "b": "y", "gold": "maybe"}\n', "gold"),
         (b'{"prompt": "Q", "completion": "only one answer"}\n', "comparisons"),
-        (b'{"prompt": "Q", "a": "x", "b": "y\\u0000"}\n', "NUL"),
+        (
+            b'{"prompt": "Q", "a": "x", "b": "y"}\n{"prompt": "Q", "a": "x", "b": "y\\u0000"}\n',
+            "line 2: answer b: holds a NUL",
+        ),
+        (b'{"prompt": "Q", "chosen": "x", "rejected": "y\\u0000"}\n', "jsonl:1: answer b: holds a NUL"),
         (b'{"prompt": "Q", "a": "x", "b": "\\ud800"}\n', "surrogate"),
         (b'{"colour": "red"}\n', "colour"),
         (b"\x00\x01\x02\x03", ""),

@@ -188,6 +188,47 @@ def test_another_site_cannot_sign_anybody_in(studio):
         assert (reply.status_code, "keel_session" in reply.headers.get("set-cookie", "")) == (status, status == 303)
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://testserver", 303),
+        (None, 303),
+        ("http://elsewhere.example", 403),
+        ("null", 403),
+        ("http://testserver:81", 403),
+    ],
+)
+def test_over_plain_http_the_origin_tells_who_sent_the_form(studio, origin, status):
+    given, headers = {"name": "rater", "password": PASSWORD}, {} if origin is None else {"origin": origin}
+    reply = studio.stranger().http.post("/login", data=given, headers=headers, follow_redirects=False)
+    assert (reply.status_code, "keel_session" in reply.headers.get("set-cookie", "")) == (status, status == 303)
+
+
+def test_the_address_that_people_open_is_no_other_site(tmp_path):
+    settings = StudioSettings(public_url="https://studio.example.org")
+    studio = Studio(tmp_path / "studio.sqlite", settings)
+    given = {"name": "rater", "password": PASSWORD}
+    reply = studio.stranger().http.post(
+        "/login", data=given, headers={"origin": "https://studio.example.org"}, follow_redirects=False
+    )
+    assert reply.status_code == 303
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_new_password_revokes_tokens_unless_they_are_kept(studio, keep):
+    name = f"changes password {keep}"
+    studio.add_member(name)
+    person, program = studio.person(name).login(), studio.person(name)
+    assert program.status("GET", "/me") == 200
+    body = {"current": PASSWORD, "new": "quite another long phrase", "keep_tokens": keep}
+    person.http.headers["x-keel-csrf"] = person.ask("POST", "/me/password", body)["csrf"]
+    assert person.status("GET", "/me") == 200
+    assert program.status("GET", "/me") == (200 if keep else 401)
+    number = person.ask("GET", "/me")["id"]
+    studio.person("admin").ask("PATCH", f"/users/{number}", {"password": "set by somebody else"})
+    assert program.status("GET", "/me") == 401
+
+
 def test_a_link_can_be_revoked_and_brings_nobody_back_who_was_taken_out(studio):
     studio.add_member("sly")
     sly, lead = studio.person("sly"), studio.person("lead")

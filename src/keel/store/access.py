@@ -53,6 +53,11 @@ class Access:
         if not self._tx.run(query.values(revoked=now)).rowcount:
             raise MissingError(f"You have no token {token_id} in use.")
 
+    def revoke_tokens(self, user_id: int, now: float) -> int:
+        """Make all tokens of a user useless; how many were in use."""
+        query = update(TOKENS).where(TOKENS.c.user_id == user_id, TOKENS.c.revoked.is_(None))
+        return self._tx.run(query.values(revoked=now)).rowcount
+
     def create_invite(
         self,
         project_id: int | None,

@@ -170,8 +170,9 @@ def set_password(arguments: argparse.Namespace) -> None:
         with store.writing() as tx:
             tx.people.set_password_hash(user_id, hashed)
             tx.access.end_sessions(user_id)
+            tx.access.revoke_tokens(user_id, time.time())
             tx.audit.add("change user", at=time.time(), target=f"user {user_id}", details={"password": True})
-    out(f"{arguments.name} has a new password and is signed out everywhere.")
+    out(f"{arguments.name} has a new password and is signed out everywhere; API tokens are revoked.")
 
 
 def erase_user(arguments: argparse.Namespace) -> None:

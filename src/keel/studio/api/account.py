@@ -64,6 +64,8 @@ class Me(Model):
 class NewPassword(Model):
     current: Annotated[str, Field(max_length=200)]
     new: Password
+    keep_tokens: bool = False
+    """Whether API tokens stay valid; without it whoever else had one is locked out too."""
 
 
 class TokenWish(Model):
@@ -159,7 +161,7 @@ def me(store: OpenStore, visit: Permitted) -> Me:
 def change_password(
     request: Request, response: Response, store: OpenStore, settings: Settings, visit: Permitted, given: NewPassword
 ) -> SignedIn:
-    """Set a new password; every other session of yours ends."""
+    """Set a new password; every other session of yours ends, and your API tokens are revoked unless you keep them."""
     user = visit.user
     key = f"password {user.id}"
     if (wait_s := request.app.state.logins.wait_s(key)) > 0:
@@ -173,8 +175,9 @@ def change_password(
     with store.writing() as tx:
         tx.people.set_password_hash(user.id, hashed)
         tx.access.end_sessions(user.id)
+        revoked = 0 if given.keep_tokens else tx.access.revoke_tokens(user.id, time.time())
         csrf = begin_session(tx, response, settings, user)
-        audited(tx, visit, "change password", f"user {user.id}")
+        audited(tx, visit, "change password", f"user {user.id}", tokens_revoked=revoked)
     return SignedIn(id=user.id, name=user.name, admin=user.admin, csrf=csrf)
 
 

@@ -11,6 +11,7 @@ from keel.data.formats import DataConfig, read
 from keel.data.records import Choice, Comparison, Message, Prompt
 from keel.data.rows import Row, read_file
 from keel.store.rows import NewItem
+from keel.store.texts import checked, prompt_json
 from keel.studio.api.models import Model, OwnChoice, Skill
 
 SUFFIXES = {
@@ -59,9 +60,9 @@ def read_items(path: Path, *, gold: bool) -> list[NewItem]:
         if isinstance(first, Row) and any(names <= set(first.values) for names in PAIR_NAMES) and _own(first.values):
             return list(_own_pairs(path))
         reading = read(DataConfig(path=str(path), as_chat=False), "comparisons")
+        return [_storable(record.source or path.name, _converted(record, gold)) for record in reading.records]
     except DataError as error:  # the temporary folder means nothing to whoever sent the file
         raise DataError(str(error).replace(f"{path.parent}/", "")) from error
-    return [_converted(record, gold) for record in reading.records]
 
 
 def _own(values: Mapping[str, Any]) -> bool:
@@ -79,15 +80,26 @@ def _own_pairs(path: Path) -> Iterator[NewItem]:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise DataError(f"{row.place}: {field}: {first['msg']}. Correct the line; nothing was imported.") from error
-        yield NewItem(
-            prompt=_prompt(pair.prompt),
-            a=pair.a,
-            b=pair.b,
-            skills=pair.skills,
-            priority=pair.priority,
-            provenance=pair.provenance,
-            gold=pair.gold if pair.gold != "skip" else None,
+        yield _storable(
+            row.place,
+            NewItem(
+                prompt=_prompt(pair.prompt),
+                a=pair.a,
+                b=pair.b,
+                skills=pair.skills,
+                priority=pair.priority,
+                provenance=pair.provenance,
+                gold=pair.gold if pair.gold != "skip" else None,
+            ),
         )
+
+
+def _storable(place: object, item: NewItem) -> NewItem:
+    """The item; DataError with its place in the file for a text that no database takes, such as one with NUL."""
+    prompt_json(item.prompt, f"{place}: prompt")
+    for name, text in (("a", item.a), ("b", item.b)):
+        checked(text, f"{place}: answer {name}")
+    return item
 
 
 def _prompt(given: str | list[Turn]) -> Prompt:

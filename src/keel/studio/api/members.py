@@ -136,7 +136,7 @@ def create_user(store: OpenStore, visit: Permitted, given: NewUser) -> UserShown
 
 @router.patch("/users/{id}")
 def change_user(store: OpenStore, visit: Permitted, id: PathId, given: UserChange) -> UserShown:
-    """Let somebody in or keep them out, make or unmake an admin, set a new password."""
+    """Let somebody in or keep them out, make or unmake an admin, set a new password, which revokes their tokens."""
     hashed = hash_password(given.password) if given.password is not None else None
     with store.writing() as tx:
         if tx.people.user(id).erased:
@@ -149,6 +149,8 @@ def change_user(store: OpenStore, visit: Permitted, id: PathId, given: UserChang
             tx.people.set_password_hash(id, hashed)
         if hashed is not None or given.active is False:
             tx.access.end_sessions(id)
+        if hashed is not None:
+            tx.access.revoke_tokens(id, time.time())
         told = given.model_dump(exclude_none=True, exclude={"password"})
         audited(tx, visit, "change user", f"user {id}", **told, password=hashed is not None)
         return _user(tx.people.user(id))

@@ -34,7 +34,8 @@ async def revoke(request: Request, token: int, csrf: Field = "") -> Response:
 
 
 @router.post("/account/password")
-async def password(request: Request, current: Field, new: Field, csrf: Field = "") -> Response:
-    reply = await call(request, "POST", "/me/password", {"current": current, "new": new}, csrf=csrf)
+async def password(request: Request, current: Field, new: Field, keep: Field = "", csrf: Field = "") -> Response:
+    body = {"current": current, "new": new, "keep_tokens": keep == "true"}
+    reply = await call(request, "POST", "/me/password", body, csrf=csrf)
     reply.checked()
     return add_cookies(onward("/account", "The password is changed."), reply)

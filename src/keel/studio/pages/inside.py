@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -144,6 +144,15 @@ def for_script(request: Request, answer: Response) -> Response:
     return answer
 
 
+def _from_elsewhere(request: Request) -> bool:
+    """Whether another site sent a form, as far as the browser says: over plain http it sends the origin alone."""
+    if (site := request.headers.get("sec-fetch-site")) is not None:
+        return site in ELSEWHERE
+    origin = request.headers.get("origin")
+    own = {request.headers.get("host"), urlsplit(request.app.state.settings.public_url or "").netloc}
+    return origin is not None and urlsplit(origin).netloc not in own - {"", None}
+
+
 class PageRoute(APIRoute):
     """A page: what the API refuses becomes a page too, and strangers are led to the door."""
 
@@ -151,7 +160,7 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
-            if request.method not in SAFE and request.headers.get("sec-fetch-site") in ELSEWHERE:
+            if request.method not in SAFE and _from_elsewhere(request):
                 return refused(request, PageError(403, "This form was sent by another site. Open the studio itself."))
             try:
                 return for_script(request, await handle(request))

@@ -1,4 +1,5 @@
 // What makes the leads' pages pleasanter; every form works without it.
+import "./leave.js";
 
 // A refusal is told beside the form, and nothing typed is lost.
 for (const form of document.querySelectorAll("form[data-live]")) {
