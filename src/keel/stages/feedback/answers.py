@@ -117,7 +117,7 @@ class Estimate:
 
     def __str__(self) -> str:
         text = f"{self.questions:,} questions, {self.known:,} of them answered before"
-        if self.questions > self.known:
+        if self.input_tokens or self.output_tokens:
             text += f"; about {self.input_tokens:,} tokens to read and at most {self.output_tokens:,} to write"
             text += ", no price given" if self.usd is None else f", at most ${self.usd:.2f}"
         return text
