@@ -175,7 +175,7 @@ def constitutional(place):
 
 
 def test_revisions_are_learned_and_every_step_is_kept_with_its_principle(constitutional):
-    made = artifact_of(constitutional, "constitution")
+    made = artifact_of(constitutional, "revisions")
     assert made.kind == "demonstration_set"
     steps = lines(made.path / "revisions.jsonl")
     assert len(steps) == 2 * made.metrics["prompts"]
@@ -224,7 +224,7 @@ def test_the_policy_may_criticise_itself(place):
         **{**SMALL, "data": {**data(golden=None), "max_tokens": 96}, "evaluate": None},
         constitution=constitution,
     )
-    steps = lines(artifact_of(ran, "constitution").path / "revisions.jsonl")
+    steps = lines(artifact_of(ran, "revisions").path / "revisions.jsonl")
     assert 0 < len(steps) <= 6
     assert all(step["revision"] for step in steps)
 

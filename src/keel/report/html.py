@@ -13,6 +13,7 @@ from pathlib import Path
 from keel import __version__
 from keel.core.files import atomic_write_text
 from keel.report import model_figures, policy_figures
+from keel.report.ai_parts import constitution_section, judge_section
 from keel.report.alarm_cards import alarms_section
 from keel.report.markup import definition, escape, paragraph, plot_grid, section, table
 from keel.report.parts import (
@@ -55,7 +56,9 @@ def render(run: Run) -> str:
             ("optimiser", "Optimiser", _optimiser),
             ("prefer", "Preferences", _prefer),
             ("reward", "Reward model", _reward),
+            ("judge", "AI judge", judge_section),
             ("labels", "Labels", _labels),
+            ("constitution", "Constitution", constitution_section),
             ("sft", "Fine-tuning", _sft),
             ("costs", "Costs", costs_section),
             ("config", "Settings", config_section),

@@ -1,12 +1,13 @@
 """The plots of models without reinforcement learning: fine-tuning, the reward model, its rounds, preferences."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keel.report.plots import STAND_INS, Line, Plot, draw, logarithmic, names, panel
-from keel.report.records import RewardCard, Round, Run
+from keel.report.records import Bin, RewardCard, Round, Run
 from keel.stats.intervals import wilson
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def card_plots(card: RewardCard) -> list[Plot]:
     """Accuracy beside its rivals, and calibration."""
     plots = [_accuracy_plot(card)]
     if any(math.isfinite(entry.observed) and entry.count for entry in card.reliability):
-        plots.append(_reliability_plot(card))
+        plots.append(reliability_plot(card.reliability, card.ece))
     return plots
 
 
@@ -135,8 +136,9 @@ def _accuracy_plot(card: RewardCard) -> Plot:
     )
 
 
-def _reliability_plot(card: RewardCard) -> Plot:
-    known = [entry for entry in card.reliability if math.isfinite(entry.observed) and entry.count > 0]
+def reliability_plot(reliability: Sequence[Bin], ece: float) -> Plot:
+    """Probabilities against what came of them, in bins of which some hold something."""
+    known = [entry for entry in reliability if math.isfinite(entry.observed) and entry.count > 0]
 
     def paint(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=STAND_INS["muted"], lw=0.8, ls=(0, (3, 3)))
@@ -156,7 +158,7 @@ def _reliability_plot(card: RewardCard) -> Plot:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
 
-    error = f" The mean gap (ECE) is {card.ece:.3f}." if math.isfinite(card.ece) else ""
+    error = f" The mean gap (ECE) is {ece:.3f}." if math.isfinite(ece) else ""
     return Plot(
         title="Is its confidence earned?",
         look_for=f"Dots on the diagonal: of the pairs it is 80 % sure about, it should be right on 80 %. Larger dots "

@@ -14,6 +14,9 @@ State = Literal["finished", "running", "stopped"]
 STAGE_TITLES = {
     "data": "reading data",
     "sft": "supervised fine-tuning",
+    "judge": "holding the AI judge against people",
+    "revisions": "critique and revision",
+    "constitution": "learning the revisions",
     "labels": "labelling",
     "reward": "reward model",
     "best": "best-of-n check",

@@ -20,6 +20,7 @@ class Made:
     before: Artifact | None = None
     """SFT before a constitution."""
     revisions: Artifact | None = None
+    """What a constitution made of the policy's answers."""
     judge: Artifact | None = None
     """What the AI judge is worth on golden comparisons."""
     reward: Sequence[Artifact] = ()

@@ -353,4 +353,4 @@ def revise(
         return StageResult(metrics=metrics, write=write)
 
     settings = {**revision.settings, **settings, "holdout": config.holdout, "replayed": len(replayed)}
-    return run.stage("constitution", settings, parents, body, kind="demonstration_set", label="constitution")
+    return run.stage("revisions", settings, parents, body, kind="demonstration_set")
