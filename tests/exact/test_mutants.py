@@ -13,6 +13,9 @@ RUNS = {
     "rloo": {"updates": 100},
     "ppo warm": {"updates": 100, "temperature": 0.7},
     "rloo warm": {"updates": 100, "temperature": 0.7},
+    "reinforce_pp": {"updates": 120},
+    "online_dpo": {"updates": 100},
+    "online_dpo warm": {"updates": 120, "temperature": 0.7},
 }
 
 
