@@ -29,7 +29,7 @@ class Mutant:
     name: str
     edits: tuple[Edit, ...]
     run: str = ""
-    """The training run on the enumerated world that ends elsewhere: "ppo" or "rloo", with "warm" at temperature 0.7.
+    """The training run on the enumerated world that ends elsewhere: that of an algorithm, with "warm" at temperature 0.7.
     Faults without one still reach the optimum there, or have nothing to do with it, and the other checks notice."""
 
 
@@ -112,6 +112,7 @@ def check(file: str, test: str, **arguments: Any) -> Check:
 
 
 REFERENCES, BATCHES, ONLINE = "laws/test_references.py", "laws/test_algorithms.py", "laws/test_online.py"
+FRESH, RESAMPLING = "laws/test_online_pairs.py", "train/test_resample.py"
 CHECKS = (
     check(ONLINE, "test_undiscounted_returns_are_the_score_less_the_kl_still_to_come", name="ppo separate"),
     check(ONLINE, "test_what_a_row_is_worth_does_not_depend_on_its_company", name="ppo separate"),
@@ -132,9 +133,38 @@ CHECKS = (
     ),
     check(REFERENCES, "test_rloo_takes_the_step_of_its_reference", side="right", temperature=0.7, away=True),
     check(REFERENCES, "test_grpo_takes_the_step_of_its_reference", side="right", preset="none", away=True),
-    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo"),
-    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo robust"),
-    check(REFERENCES, "test_dpo_takes_the_step_of_its_reference", side="right", name="dpo ipo"),
+    check(
+        REFERENCES, "test_reinforce_pp_takes_the_step_of_its_reference", side="right", name="reinforce_pp", away=True
+    ),
+    check(
+        REFERENCES,
+        "test_reinforce_pp_takes_the_step_of_its_reference",
+        side="right",
+        name="reinforce_pp prompt",
+        away=True,
+    ),
+    check(REFERENCES, "test_online_dpo_takes_the_step_of_its_reference", side="right", changes={}, away=True),
+    check(
+        REFERENCES,
+        "test_online_dpo_takes_the_step_of_its_reference",
+        side="right",
+        changes={"label": "hard"},
+        away=True,
+    ),
+    check(FRESH, "test_the_best_is_paired_with_the_worst_and_equal_scores_still_make_a_pair"),
+    check(FRESH, "test_the_coefficient_is_beta_whatever_it_has_become"),
+    check(RESAMPLING, "test_a_batch_is_filled_with_prompts_that_teach"),
+    check(RESAMPLING, "test_it_asks_for_as_many_as_are_missing_and_never_for_a_prompt_that_the_update_has"),
+    check(RESAMPLING, "test_at_its_limit_it_stops_and_fills_up_with_the_first_that_came"),
+    check(RESAMPLING, "test_figures_tell_of_the_prompts_as_they_came"),
+    check("train/test_judge.py", "test_overlong_responses_are_charged_in_a_straight_line_over_the_buffer"),
+    check(REFERENCES, "test_a_method_on_pairs_takes_the_step_of_its_reference", side="right", name="dpo"),
+    check(REFERENCES, "test_a_method_on_pairs_takes_the_step_of_its_reference", side="right", name="dpo robust"),
+    check(REFERENCES, "test_a_method_on_pairs_takes_the_step_of_its_reference", side="right", name="ipo"),
+    check(REFERENCES, "test_a_method_on_pairs_takes_the_step_of_its_reference", side="right", name="simpo"),
+    check(REFERENCES, "test_a_method_on_pairs_takes_the_step_of_its_reference", side="right", name="orpo"),
+    check(REFERENCES, "test_kto_takes_the_step_of_its_reference", side="right"),
+    check("stages/test_ratings.py", "test_every_response_is_unrelated_once_and_never_to_its_own_prompt"),
     check(REFERENCES, "test_sft_takes_the_step_of_its_reference", side="right"),
     check(REFERENCES, "test_reward_modelling_takes_the_step_of_its_reference", side="right"),
     check(BATCHES, "test_the_gradient_does_not_depend_on_how_the_batch_is_split", name="sft", micro_batch_tokens=40),
@@ -148,8 +178,11 @@ CHECKS = (
 PREPARE, LOSS = "algorithms.ppo:PPO.prepare", "algorithms.ppo:PPO.loss"
 RLOO_LOSS = "algorithms.rloo:RLOO.loss"
 GROUPED, RETURNS = "algorithms.grouped:clipped_terms", "algorithms.grouped:returns"
+REINFORCE_PP, ONLINE_DPO = "algorithms.reinforce_pp:ReinforcePP.prepare", "algorithms.online_dpo:OnlineDPO.loss"
 GRPO_PREPARE, GRPO_WEIGHTS = "algorithms.grpo:GRPO.prepare", "algorithms.grpo:GRPO._weights"
-DPO_LOSS, DPO_TERMS = "algorithms.preference:DPO.loss", "functional.preference_losses:dpo"
+PAIRS_LOSS, PAIRS_TERMS = "algorithms.preference:PairPreference.loss", "algorithms.preference:PairPreference.terms"
+COMPARED, LOSSES = "algorithms.preference:what_is_compared", "functional.preference_losses"
+KTO_PREPARE, KTO_TERMS = "algorithms.kto:KTO.prepare", "algorithms.kto:KTO.terms"
 IN_REWARD, IN_LOSS = "algorithms.ppo:KLPenalty.in_reward", "algorithms.ppo:KLPenalty.in_loss"
 GAE, SURROGATE = "functional.advantages:gae", "functional.policy_losses:clipped_surrogate"
 VALUE_LOSS, PAIR_LOSS = "functional.policy_losses:clipped_value_loss", "functional.preference_losses:bradley_terry"
@@ -236,6 +269,24 @@ MUTANTS = (
     mutant("deviation left in by Dr. GRPO and out by GRPO", GRPO_PREPARE, '== "std"', '!= "std"'),
     mutant("deviation over all prompts", "functional.advantages:group_normalised", "_group_mean(centred.square(), group, count)", "centred.square().mean()"),
     mutant("a response counts by its length", GRPO_WEIGHTS, "(1 / lengths.clamp(min=1))", "torch.ones_like(lengths)"),
+    # REINFORCE++ and online DPO
+    mutant("a token is paid for itself alone", "functional.advantages:reward_to_go", "mask, 1.0, 1.0)", "mask, 1.0, 0.0)", "reinforce_pp"),
+    mutant("KL left out by REINFORCE++", REINFORCE_PP, "rollout.padded(self.kl.in_reward(rollout))", "0", "reinforce_pp"),
+    mutant("advantages of REINFORCE++ not whitened", REINFORCE_PP, "whiten(reward_to_go(rewards, mask), mask)", "reward_to_go(rewards, mask)"),
+    mutant("REINFORCE++ without the baseline of its prompts", REINFORCE_PP, '== "prompt"', '== "never"'),
+    mutant("REINFORCE++ averages over responses", "algorithms.reinforce_pp:ReinforcePP.loss", "rows.response_mask.sum()", "rows.response_lengths.count_nonzero()"),
+    mutant("the worse of a fresh pair preferred", ONLINE_DPO, "rows.scores[a] - rows.scores[b]", "rows.scores[b] - rows.scores[a]", "online_dpo"),
+    mutant("fresh pairs without a reference", ONLINE_DPO, "- rows.sum_per_response(rows.ref_logprobs)", "- 0", "online_dpo"),
+    mutant("labels of fresh pairs hardened", ONLINE_DPO, 'c.label == "soft"', 'c.label != "soft"', "online_dpo"),
+    mutant("fresh pairs across prompts", "algorithms.online_dpo:pairs_within", "rows.prompt_of_response[a] == rows.prompt_of_response[b]", "a < b"),
+    mutant("beta of online DPO is the first coefficient", ONLINE_DPO, "self.kl.coefficient", "self.kl.config.initial"),
+    mutant("online DPO at temperature 1", ONLINE_DPO, "temperature=self.temperature", "temperature=1.0", "online_dpo warm"),
+    mutant("the best paired with the second best", "algorithms.online_dpo:best_and_worst", "order[0]", "order[-2]"),
+    # dynamic sampling and overlong responses
+    mutant("prompts without signal kept, the others dropped", "train.resample:with_signal", "rollout.rows(~silent)]", "rollout.rows(silent)]"),
+    mutant("every try asks the same prompts", "train.resample:with_signal", "others = others[:left], others[left:]", "others = others[:left], others"),
+    mutant("figures of the prompts that were picked", "train.resample:with_signal", "            told,\n            seconds", "            more,\n            seconds"),
+    mutant("the charge for overlong responses begins at the end", "train.judge:Judge.shape", "self.max_new_tokens - c.overlong_buffer)", "self.max_new_tokens)"),
     # the critic
     mutant("critic learns advantages", LOSS, "rows.values[kept], returns,", "rows.values[kept], rows.advantages[kept],"),
     mutant("minimum for maximum in the value loss", VALUE_LOSS, "torch.maximum", "torch.minimum"),
@@ -261,12 +312,35 @@ MUTANTS = (
     mutant("SFT on tokens that do not count", "algorithms.sft:SFT.loss", ".masked_fill(~rows.response_mask, 0)", ""),
     mutant("SFT divides by responses", "algorithms.sft:SFT.loss", "rows.response_mask.sum()", "rows.response_lengths.new_tensor(rows.num_responses)"),
     # DPO
-    mutant("log-probabilities averaged over tokens", DPO_LOSS, "pack(rows))[0])", "pack(rows))[0]) / rows.response_lengths"),
-    mutant("DPO without its reference", DPO_LOSS, "logprobs - rows.sequence_ref_logprobs", "logprobs"),
-    mutant("beta on one response only", DPO_TERMS, "beta * log_ratio_b", "log_ratio_b"),
-    mutant("IPO's distance doubled", "functional.preference_losses:ipo", "1.0 / (2.0 * beta)", "1.0 / beta"),
-    mutant("noise corrected the wrong way", "functional.preference_losses:without_noise", "- flipped * loss", "+ flipped * loss"),
-    mutant("weights of pairs ignored by DPO", DPO_LOSS, "(rows.weight * losses).sum()", "losses.sum()"),
+    mutant("log-probabilities averaged over tokens", PAIRS_LOSS, "pack(rows))[0])", "pack(rows))[0]) / rows.response_lengths"),
+    mutant("DPO without its reference", COMPARED, "logprobs - rows.sequence_ref_logprobs", "logprobs"),
+    mutant("beta on one response only", f"{LOSSES}:dpo", "beta * log_ratio_b", "log_ratio_b"),
+    mutant("IPO's distance doubled", f"{LOSSES}:ipo", "1.0 / (2.0 * beta)", "1.0 / beta"),
+    mutant("noise corrected the wrong way", f"{LOSSES}:without_noise", "- flipped * loss", "+ flipped * loss"),
+    mutant("weights of pairs ignored by DPO", PAIRS_TERMS, "(rows.weight * losses).sum()", "losses.sum()"),
+    # SimPO, ORPO, KTO
+    mutant("sums over tokens where SimPO and ORPO take means", COMPARED, "return logprobs / rows.sum_per_response(torch.ones_like(rows.response_tokens, dtype=logprobs.dtype)).clamp(min=1)", "return logprobs"),
+    mutant("means over tokens that do not count", COMPARED, "rows.sum_per_response(torch.ones_like(rows.response_tokens, dtype=logprobs.dtype)).clamp(min=1)", "rows.response_lengths"),
+    mutant("gamma helps the preferred", f"{LOSSES}:simpo", "gamma * (2.0", "-gamma * (2.0"),
+    mutant("all of gamma from shared votes", f"{LOSSES}:simpo", "(2.0 * preference - 1.0).abs()", "1.0"),
+    mutant("probabilities for odds", f"{LOSSES}:log_odds", "mean - torch.log(-torch.expm1(mean))", "mean"),
+    mutant("the worse response imitated", f"{LOSSES}:orpo", "preference * mean_a + opposite * mean_b", "opposite * mean_a + preference * mean_b"),
+    mutant("odds ratio upside down", f"{LOSSES}:orpo", "log_odds(mean_a) - log_odds(mean_b)", "log_odds(mean_b) - log_odds(mean_a)"),
+    Mutant(
+        "gradient through z0",
+        (
+            Edit(f"keel.{KTO_PREPARE}", "with torch.no_grad():", "with torch.enable_grad():"),
+            Edit(f"keel.{LOSSES}:kto", "device=log_ratio.device).detach()", "device=log_ratio.device)"),
+        ),
+    ),
+    mutant("z0 from the rated responses", KTO_PREPARE, "for side in (0, 1)", "for side in (0, 0)"),
+    mutant("z0 without the reference", KTO_PREPARE, "- others.sequence_ref_logprobs", ""),
+    mutant("z0 summed over the batch", KTO_PREPARE, "moved.mean()", "moved.sum()"),
+    mutant("z0 with the wrong sign", KTO_PREPARE, "moved.mean()", "(-moved).mean()"),
+    mutant("thumbs down taken for thumbs up", f"{LOSSES}:kto", "undesirable_weight * (1.0 - desirable) * torch.sigmoid(above)", "undesirable_weight * (1.0 - desirable) * torch.sigmoid(-above)"),
+    mutant("weights of thumbs exchanged", KTO_TERMS, "c.desirable_weight, c.undesirable_weight", "c.undesirable_weight, c.desirable_weight"),
+    mutant("log-ratios of KTO averaged over tokens", KTO_TERMS, "logprobs - rows.sequence_ref_logprobs", "(logprobs - rows.sequence_ref_logprobs) / rows.response_lengths"),
+    mutant("a response to the same prompt for an unrelated one", "stages.ratings:unrelated", "(at + count) % total", "(at + 1) % total"),
     # the reward model
     mutant("the loser preferred", PAIR_LOSS, "score_a.to(dtype) - score_b.to(dtype)", "score_b.to(dtype) - score_a.to(dtype)"),
     mutant("shared votes hardened", PAIR_LOSS, "preference = preference.to(dtype)", "preference = (preference > 0.5).to(dtype)"),
