@@ -15,6 +15,8 @@ FOLLOWED = [
     "sft.md",
     "reward-model.md",
     "ppo.md",
+    "rewards.md",
+    "verifiable-rewards.md",
     "rloo.md",
     "grpo.md",
     "reinforce-pp.md",

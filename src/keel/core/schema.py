@@ -69,7 +69,7 @@ def _default(info: FieldInfo) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude_unset=True)  # as one would write it
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, (list, tuple, set, frozenset)):
