@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET = 90.0
+BUDGET = 55.0
 """CPU-seconds that a method may train, sampling and judging included."""
 COMPARISONS = 2500
 PROMPTS = 1024
@@ -44,7 +44,8 @@ SHARED = (
     f"rounds.first_comparisons={COMPARISONS}",
     f"evaluate.prompts={PROMPTS}",
 )
-ONLINE = ("ppo.kl={controller: fixed, initial: 0.1}", "ppo.optim.learning_rate=4.0e-4", "ppo.evaluate_every=1000")
+ONLINE = ("ppo.kl={preset: none, controller: fixed, initial: 0.2}", "ppo.evaluate_every=1000")
+GROUPS = ("ppo.optim.learning_rate=2.0e-4",)
 OFFLINE = (
     "prefer.optim.learning_rate=2.0e-4",
     "prefer.batch=32",
@@ -82,18 +83,20 @@ def pairs(word: str, epochs: int, *settings: str, judge: str = "people", **more:
 
 
 METHODS: dict[str, Entry] = {
-    "ppo": rl("ppo", 24, "ppo.ppo={epochs: 2, minibatches: 2, critic_learning_rate: 1.0e-3}"),
-    "rloo": rl("rloo", 48),
-    "grpo": rl("grpo", 48, "ppo.grpo={preset: dr_grpo}"),
-    "reinforce_pp": rl("reinforce_pp", 48),
-    "online_dpo": rl("online_dpo", 48),
+    "ppo": rl(
+        "ppo", 24, "ppo.optim.learning_rate=4.0e-4", "ppo.ppo={epochs: 2, minibatches: 2, critic_learning_rate: 1.0e-3}"
+    ),
+    "rloo": rl("rloo", 48, *GROUPS),
+    "grpo": rl("grpo", 48, *GROUPS, "ppo.grpo={preset: dr_grpo}"),
+    "reinforce_pp": rl("reinforce_pp", 48, *GROUPS),
+    "online_dpo": rl("online_dpo", 48, *GROUPS),
     "dpo": pairs("dpo", 3),
     "ipo": pairs("ipo", 3),
     "iterative_dpo": pairs(
         "iterative_dpo",
         1,
         "rounds.count=3",
-        "rounds.comparisons=800",
+        "rounds.comparisons=400",
         "rounds.judge=reward",
         judge="people, then reward model",
     ),
@@ -132,7 +135,7 @@ METHODS: dict[str, Entry] = {
         labels=0,
     ),
     "rloo_in_rounds": rl(
-        "rloo", 10, "rounds.count=4", "rounds.comparisons=800", labels=COMPARISONS + 3 * 800, budget=False
+        "rloo", 10, *GROUPS, "rounds.count=4", "rounds.comparisons=800", labels=COMPARISONS + 3 * 800, budget=False
     ),
 }
 """Side by side. The last one is the demo's own course, with 2,400 further labels where the policy is."""
