@@ -126,7 +126,7 @@ def next_tasks(
 def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, given: Ballot) -> Saved:
     """Store a judgment; on disk when this answers. The same `client_key` again gives the same judgment."""
 
-    def work(tx: Transaction) -> Saved:
+    def work(tx: Transaction) -> JudgmentShown:
         tx.lock(visit.of.id)
         now = store.clock_of(tx)
         lease = own_lease(tx, visit, given.lease)
@@ -144,14 +144,15 @@ def judge(request: Request, store: OpenStore, visit: Permitted, p: ProjectPath, 
         if lease.round_id is not None and visit.member.unlocked_round is None:
             unlock_newcomer(tx, visit, lease.round_id)
         side = side_of(saved.choice, swapped=saved.swapped)
-        shown = JudgmentShown(id=saved.id, lease=saved.lease_id, choice=side, created=saved.created)
-        return Saved(judgment=shown, progress=_progress(tx, visit, now))
+        return JudgmentShown(id=saved.id, lease=saved.lease_id, choice=side, created=saved.created)
 
-    saved = writer_of(request).run(visit.of.id, work)
-    request.app.state.progress.put((visit.of.id, visit.user.id), saved.progress)
+    shown = writer_of(request).run(visit.of.id, work)
+    with store.reading() as tx:  # writers follow each other, readers do not
+        progress = _progress(tx, visit, store.clock_of(tx))
+    request.app.state.progress.put((visit.of.id, visit.user.id), progress)
     if visit.member.unlocked_round is None:
         visits_of(request).forget()  # this judgment may have unlocked its rater
-    return saved
+    return Saved(judgment=shown, progress=progress)
 
 
 @router.post("/projects/{p}/undo")
