@@ -218,7 +218,7 @@ def test_the_last_policy_is_compared_with_the_one_before_the_constitution(place,
 
 
 def test_the_policy_may_criticise_itself(place):
-    constitution = {"path": "constitution.yaml", "prompts": 6, "max_new_tokens": 8}
+    constitution = {"path": "constitution.yaml", "prompts": 6, "max_new_tokens": 8, "critic_tokens": 8}
     ran = place.run(
         to="self",
         **{**SMALL, "data": {**data(golden=None), "max_tokens": 96}, "evaluate": None},

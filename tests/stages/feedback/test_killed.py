@@ -70,8 +70,8 @@ def test_an_endpoint_is_asked_every_question_once(tmp_path, monkeypatch, answers
         def work():
             keep, moment = Answers.keep, dying(answers)
 
-            def kept(self, key, value):
-                keep(self, key, value)
+            def kept(self, answers):
+                keep(self, answers)
                 moment()
 
             monkeypatch.setattr(Answers, "keep", kept)

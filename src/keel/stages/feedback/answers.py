@@ -1,23 +1,23 @@
 """What judges and critics have said, on disk by the hash of what they were asked; and what it costs. No torch here.
 
-An answer is the operating system's the moment it is known, so a killed process loses none and its successor asks for
-none again. Several processes may share a file.
+An answer is on disk the moment it is known, so a killed process loses none and its successor asks for none again.
+Several processes may share a file.
 """
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keel.core.errors import ArtifactError, ConfigError, EndpointError
-from keel.core.files import explained_when_full
+from keel.core.errors import ConfigError, EndpointError
 from keel.stages.endpoint import EndpointConfig
+from keel.store.database import Database
 
 AT_ONCE = 500
 """Keys of one query; SQLite takes 999."""
+MIGRATIONS = (("CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL)",),)
 
 
 class Answers:
@@ -25,43 +25,30 @@ class Answers:
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
         """A shared file holds answers that other runs have paid for."""
-        self.path, self.shared, self._lock = path, shared, threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        except sqlite3.DatabaseError as error:
-            raise ArtifactError(
-                f"{path}: no file of keel's answers ({error}). Remove it (its answers are asked for again), or name "
-                "another with feedback.cache."
-            ) from error
+        self.path, self.shared = path, shared
+        self._database = Database(path, MIGRATIONS)
 
     def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The answers that are there, by key."""
         found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(keys), AT_ONCE):
-            part = keys[start : start + AT_ONCE]
-            marks = ",".join("?" * len(part))
-            with self._lock:
-                rows = self._connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part)
+        with self._database.reading() as connection:
+            for start in range(0, len(keys), AT_ONCE):
+                part = keys[start : start + AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows = connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part)
                 found |= {key: json.loads(value) for key, value in rows}
         return found
 
-    def keep(self, key: str, value: dict[str, Any]) -> None:
-        """One more answer; the first one to a question stays."""
-        with self._lock, explained_when_full(self.path):
-            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(value)))
+    def keep(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """More answers, all or none of them; the first one to a question stays."""
+        rows = [(key, json.dumps(value)) for key, value in answers.items()]
+        with self._database.writing() as connection:
+            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Answers that will be asked for again."""
-        with self._lock:
-            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        with self._database.writing() as connection:
+            connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
 
 
 @dataclass

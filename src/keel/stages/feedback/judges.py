@@ -1,6 +1,6 @@
 """Who judges: a Python function, or a model behind an address. A model loaded here is in `local`. No torch here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import exp
@@ -16,8 +16,8 @@ from keel.stages.feedback.question import Question, Said, of_function, of_weight
 from keel.stages.functions import function_identity, load_function
 
 T = TypeVar("T")
-Keep = Callable[[int, Said], None]
-"""Takes the number of a question and what was said of it, as soon as it is known."""
+Keep = Callable[[Mapping[int, Said]], None]
+"""Takes what was said of some questions, by their numbers, as soon as it is known."""
 
 QUESTIONS_AT_ONCE = 64
 """Questions of one call of a function: what a killed process may have to ask again."""
@@ -49,7 +49,7 @@ class AIJudge(Protocol):
 def all_said(judge: AIJudge, questions: Sequence[Question]) -> list[Said]:
     """Every verdict, in the order of the questions."""
     said: dict[int, Said] = {}
-    judge.ask(questions, said.__setitem__)
+    judge.ask(questions, said.update)
     return [said[number] for number in range(len(questions))]
 
 
@@ -76,8 +76,7 @@ class PythonJudge:
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
             part = list(questions[start : start + QUESTIONS_AT_ONCE])
-            for number, said in enumerate(of_function(self.function(part), len(part), self.spec), start):
-                keep(number, said)
+            keep(dict(enumerate(of_function(self.function(part), len(part), self.spec), start)))
 
 
 @dataclass
@@ -108,7 +107,7 @@ class EndpointJudge:
         return estimated_tokens(question.direct), VERDICT_TOKENS
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
-        in_parallel(self.endpoint, questions, lambda number, question: keep(number, self.one(question)))
+        in_parallel(self.endpoint, questions, lambda number, question: keep({number: self.one(question)}))
 
     def one(self, question: Question) -> Said:
         """One verdict."""

@@ -225,13 +225,14 @@ class AILabeller:
         self.progress.start("feedback", len(by_key), "questions")
         self.progress.advance(len(known))
 
-        def keep(number: int, said: Said) -> None:
-            value = as_values(said, self.purse.endpoint if self.purse else None)
-            self.answers.keep(missing[number], value)
+        def keep(said: Mapping[int, Said]) -> None:
+            endpoint = self.purse.endpoint if self.purse else None
+            values = {missing[number]: as_values(one, endpoint) for number, one in said.items()}
+            self.answers.keep(values)
             if self.purse is not None:
-                self.purse.counted.add(missing[number])
-            known[missing[number]] = value
-            self.progress.advance(1)
+                self.purse.counted |= values.keys()
+            known.update(values)
+            self.progress.advance(len(values))
 
         self.judge.ask([by_key[key] for key in missing], keep)
         self.asked = Asked(

@@ -82,8 +82,7 @@ class LocalJudge:
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
             part = questions[start : start + QUESTIONS_AT_ONCE]
-            for number, weights in enumerate(self.weights(part), start):
-                keep(number, of_weights(weights))
+            keep({number: of_weights(weights) for number, weights in enumerate(self.weights(part), start)})
 
     @torch.no_grad()
     def weights(self, questions: Sequence[Question]) -> list[dict[str, float]]:

@@ -81,7 +81,7 @@ def open_revision(
 ) -> Revision:
     """The critic of a recipe with its principles; the policy itself where the recipe names none."""
     source, purse = config.critic, None
-    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=run.seed)
+    sampling = Sampling(max_new_tokens=config.critic_tokens, temperature=config.temperature, seed=run.seed)
     critic: Critic
     if source is not None and source.endpoint is not None:
         purse = Purse(source.endpoint, config.budget_usd)

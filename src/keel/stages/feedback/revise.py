@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +75,8 @@ class Revised:
     usd: float = 0.0
 
 
-Keep = Callable[[int, Revised], None]
+Keep = Callable[[Mapping[int, Revised]], None]
+"""Takes what became of some drafts, by their numbers, as soon as it is known."""
 
 
 class Critic(Protocol):
@@ -121,10 +122,10 @@ class PythonCritic:
             wanted = f"Return a list with a critique and a revision, two texts, for each of {len(part)} drafts."
             if not isinstance(answer, list | tuple) or len(answer) != len(part):
                 raise TrainingError(f"{self.spec} returned {answer!r:.80}. {wanted}")
-            for number, both in enumerate(answer, start):
+            for both in answer:
                 if not isinstance(both, list | tuple) or len(both) != 2 or not all(isinstance(t, str) for t in both):
                     raise TrainingError(f"{self.spec} returned {both!r:.80} for a draft. {wanted}")
-                keep(number, Revised(critique=both[0], revision=both[1]))
+            keep({at: Revised(critique=both[0], revision=both[1]) for at, both in enumerate(answer, start)})
 
 
 class Writer(Protocol):
@@ -157,12 +158,11 @@ class ModelCritic:
             part = drafts[start : start + QUESTIONS_AT_ONCE]
             critiques: dict[int, str] = {}
             self.writer.write([draft.request for draft in part], critiques.__setitem__)
+            revisions: dict[int, str] = {}
             requests = [draft.revision_request(critiques[at].strip()) for at, draft in enumerate(part)]
-
-            def kept(at: int, text: str, start: int = start, critiques: dict[int, str] = critiques) -> None:
-                keep(start + at, Revised(critique=critiques[at].strip(), revision=text.strip()))
-
-            self.writer.write(requests, kept)
+            self.writer.write(requests, revisions.__setitem__)
+            both = ((critiques[at].strip(), revisions[at].strip()) for at in range(len(part)))
+            keep({at: Revised(critique=said, revision=text) for at, (said, text) in enumerate(both, start)})
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class EndpointCritic:
             revision = paid(self.endpoint, draft.revision_request(critique.text.strip()), self.sampling, self.purse)
             config = self.endpoint.config
             usd = sum(config.usd(reply.input_tokens, reply.output_tokens) for reply in (critique, revision))
-            keep(number, Revised(critique=critique.text.strip(), revision=revision.text.strip(), usd=usd))
+            keep({number: Revised(critique=critique.text.strip(), revision=revision.text.strip(), usd=usd)})
 
         in_parallel(self.endpoint, drafts, one)
 
@@ -267,13 +267,13 @@ class Revision:
         self.progress.start(f"constitution, round {round + 1}", len(by_key), "revisions")
         self.progress.advance(len(known))
 
-        def keep(number: int, said: Revised) -> None:
-            value = {"critique": said.critique, "revision": said.revision, "usd": said.usd}
-            self.answers.keep(missing[number], value)
+        def keep(said: Mapping[int, Revised]) -> None:
+            values = {missing[number]: asdict(one) for number, one in said.items()}
+            self.answers.keep(values)
             if self.purse is not None:
-                self.purse.counted.add(missing[number])
-            known[missing[number]] = value
-            self.progress.advance(1)
+                self.purse.counted |= values.keys()
+            known.update(values)
+            self.progress.advance(len(values))
 
         self.critic.revise([by_key[key] for key in missing], keep)
         self.progress.finish(f"{len(missing)} revised, {len(by_key) - len(missing)} were there")

@@ -88,8 +88,10 @@ class ConstitutionConfig(Config):
     """Demonstrations of data.demonstrations mixed into the revisions, as a share of these."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of the revised prompts kept back to measure what is learned."""
-    max_new_tokens: int = Field(256, ge=1)
-    """Longest draft, critique and revision."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest draft, and longest response when the policy is compared with the one before."""
+    critic_tokens: int = Field(256, ge=1)
+    """Longest critique, and longest revision, of a model."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature of drafts, and of critiques and revisions by a model."""
     micro_batch_tokens: int = Field(2048, ge=1)
