@@ -48,7 +48,7 @@ def locate(recipe: Recipe, folder: Path) -> Recipe:
             "chat_template": template(recipe.model.chat_template, folder),
         }
     )
-    sets = ("demonstrations", "comparisons", "golden", "prompts")
+    sets = ("demonstrations", "comparisons", "ratings", "golden", "prompts")
     section = recipe.data.model_copy(update={name: data(getattr(recipe.data, name)) for name in sets})
     evaluate = recipe.evaluate and recipe.evaluate.model_copy(update={"data": data(recipe.evaluate.data)})
     reward = recipe.reward
