@@ -50,7 +50,7 @@ def test_best_of_n_may_pick_by_the_recipes_own_reward_model(place):
 
 
 def test_rejection_fine_tunes_on_the_best_responses_round_after_round(rejected):
-    rounds = ["best responses 1", "rejection 1", "best responses 2", "rejection 2"]
+    rounds = ["selection 1", "rejection 1", "selection 2", "rejection 2"]
     assert rejected.trained() == ["data demonstrations", "data prompts", "sft", *rounds, "evaluate"]
     found = rejected.stages["rejection"]
     first, second = found["rounds"]

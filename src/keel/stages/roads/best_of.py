@@ -30,7 +30,7 @@ def reject(work: Work, config: BestOfConfig) -> Artifact:
         )
         parents = [*([begins] if begins else []), work.prompts.artifact, *members]
         known = known_by(work, config.rewards)
-        chosen = select(work.context, config, task, parents, known, f"best responses {number}")
+        chosen = select(work.context, config, task, parents, known, f"selection {number}")
         policy = fine_tune(work, config, chosen, policy, number)
         work.made.rejection.append((chosen, policy))
     if policy is None:
