@@ -102,6 +102,8 @@ def _header(run: Run) -> str:
     about = [f"<b>{escape(run.name)}</b>"]
     if run.summary.get("model"):
         about.append(escape(str(run.summary["model"])))
+    if run.summary.get("method"):
+        about.append(escape(f"method: {run.summary['method']}"))
     if run.summary.get("seed") is not None:
         about.append(f"seed {escape(str(run.summary['seed']))}")
     if math.isfinite(run.started):

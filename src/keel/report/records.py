@@ -21,6 +21,8 @@ STAGE_TITLES = {
     "reward": "reward model",
     "best": "best-of-n check",
     "reference": "asking the reference",
+    "selection": "choosing the best responses",
+    "rejection": "learning the best responses",
     "prefer": "training on preferences",
     "ppo": "reinforcement learning",
     "evaluate": "evaluation",
