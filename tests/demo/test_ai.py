@@ -13,9 +13,9 @@ from keel.demo import ai
 from keel.demo.ai import FOCUS_READ, OFFENCES, TONE_READ, Assistant, constitution
 from keel.demo.judging import HelpDesk
 from keel.stages.feedback.calibrate import as_pair, measured
+from keel.stages.feedback.critics import Draft
 from keel.stages.feedback.judges import PythonJudge
 from keel.stages.feedback.question import Question
-from keel.stages.feedback.revise import Draft
 from keel.stages.labels import Pair
 from keel.stats.intervals import sign_test
 

@@ -150,6 +150,13 @@ def test_a_file_of_comparisons_is_labelled_anew(place):
         assert made[row["prompt"], row["response_a"]] == pytest.approx(0.9 if row["preference"] == 0 else 0.1)
 
 
+def test_a_recipe_may_label_a_file_and_train_nothing(place):
+    feedback = {"judge": {"python": "judges.py:judge"}, "pairs": {"path": "pairs.jsonl", "holdout": 0.25}}
+    ran = place.run(to="labels", **{**SMALL, "data": data(), "evaluate": None, "feedback": feedback})
+    assert [label for label in ran.trained() if not label.startswith("data")] == ["judge", "labels 0"]
+    assert len(lines(artifact_of(ran, "labels").path / "comparisons.jsonl")) == len(lines(place.folder / "pairs.jsonl"))
+
+
 def test_rounds_are_judged_by_the_ai(place):
     rounds = {"count": 2, "comparisons": 12, "judge": "feedback"}
     ran = place.run(to="rounds", **{**SMALL, "data": data(), "prefer": PREFER, "feedback": FEEDBACK, "rounds": rounds})

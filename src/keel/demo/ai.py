@@ -16,8 +16,8 @@ from keel.core.seed import generator
 from keel.data.records import Prompt, prompt_text
 from keel.demo.phrases import POLITE
 from keel.demo.world import Features, Question, World
+from keel.stages.feedback.critics import Draft
 from keel.stages.feedback.question import Question as Asked
-from keel.stages.feedback.revise import Draft
 from keel.stages.sections.constitution import Constitution, read_constitution
 
 TONE_READ, FOCUS_READ = 0.99, 0.88

@@ -114,7 +114,7 @@ def run_stages(recipe: Recipe, context: Run, only: str | None) -> Made:
 
     if recipe.constitution is not None:
         constitute(work, recipe.constitution)
-    if recipe.learns_from_comparisons:
+    if recipe.learns_from_comparisons or (recipe.feedback is not None and recipe.feedback.pairs is not None):
         compare(work)
     if recipe.reward is not None:
         model_reward(work, recipe.reward)

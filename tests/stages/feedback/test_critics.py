@@ -9,8 +9,9 @@ from keel.core.progress import Silent
 from keel.models.settings import ModelConfig
 from keel.stages.endpoint import Endpoint, EndpointConfig, Sampling
 from keel.stages.feedback.answers import Answers, Purse
+from keel.stages.feedback.critics import EndpointCritic, ModelCritic, PythonCritic
 from keel.stages.feedback.local import LocalModel, LocalWriter
-from keel.stages.feedback.revise import EndpointCritic, ModelCritic, PythonCritic, Revision
+from keel.stages.feedback.revise import Revision
 from keel.stages.policy import PolicyFiles
 from keel.stages.sections.constitution import Constitution, ConstitutionConfig, Principle
 

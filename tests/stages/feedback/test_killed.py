@@ -13,8 +13,9 @@ from keel.core.progress import Silent
 from keel.data.records import prompt_key
 from keel.stages.endpoint import Endpoint, EndpointConfig
 from keel.stages.feedback.answers import Answers
+from keel.stages.feedback.critics import PythonCritic
 from keel.stages.feedback.judges import EndpointJudge
-from keel.stages.feedback.revise import PythonCritic, Revision
+from keel.stages.feedback.revise import Revision
 from keel.stages.sections.constitution import Constitution, ConstitutionConfig, Principle
 
 

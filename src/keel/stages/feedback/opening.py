@@ -8,10 +8,11 @@ from keel.models.settings import ModelConfig
 from keel.stages.context import Run
 from keel.stages.endpoint import Endpoint, Sampling
 from keel.stages.feedback.answers import Answers, Purse
+from keel.stages.feedback.critics import Critic, EndpointCritic, ModelCritic, PythonCritic
 from keel.stages.feedback.judges import AIJudge, EndpointJudge, PythonJudge
 from keel.stages.feedback.judging import AILabeller, Rubric
 from keel.stages.feedback.local import LocalJudge, LocalModel, LocalWriter
-from keel.stages.feedback.revise import Critic, EndpointCritic, ModelCritic, PythonCritic, Revision
+from keel.stages.feedback.revise import Revision
 from keel.stages.policy import PolicyFiles
 from keel.stages.sample_local import policy_at
 from keel.stages.sections.constitution import Constitution, ConstitutionConfig

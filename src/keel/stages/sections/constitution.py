@@ -77,7 +77,7 @@ class ConstitutionConfig(Config):
     """The file of principles."""
     critic: ModelSource | None = None
     """Who criticises and revises; null lets the policy do it itself. A function takes a list of
-    `keel.stages.feedback.revise.Draft` and returns a critique and a revision for each."""
+    `keel.stages.feedback.critics.Draft` and returns a critique and a revision for each."""
     prompts: int = Field(1000, ge=1)
     """Prompts that the policy answers and whose answers are revised."""
     rounds: int = Field(1, ge=1)
