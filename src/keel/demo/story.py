@@ -6,6 +6,9 @@ from typing import Any
 from keel.demo.hacking import LEAST_FALL, Course, Guards
 from keel.report.units import plain, signed, sureness
 
+NAMES = {"reinforce_pp": "REINFORCE++", "online_dpo": "Online DPO"}
+"""Algorithms whose names are not their settings' in capitals."""
+
 
 def told(summary: dict[str, Any]) -> list[str]:
     """The run as a few sentences, each with its figure."""
@@ -31,8 +34,9 @@ def told(summary: dict[str, Any]) -> list[str]:
         )
     if "ppo" in stages:
         p = stages["ppo"]
+        name = NAMES.get(p["algorithm"], p["algorithm"].upper())
         lines.append(
-            f"{p['algorithm'].upper()}: {p['updates']} updates in {p['rounds']} rounds with fresh labels in between "
+            f"{name}: {p['updates']} updates in {p['rounds']} rounds with fresh labels in between "
             f"moved the policy {p['kl_nats_per_sequence']:.1f} nats per answer away from SFT."
         )
     if "evaluate" in stages and "true_win_rate" in stages["evaluate"]:

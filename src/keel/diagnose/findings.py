@@ -23,7 +23,7 @@ MOST_LOOKS = 30
 """How many points of a run are looked at to find out since when something is wrong."""
 DATED = {"not_finite", "overfitting", "memorised", "chosen_falls", "saturated_loss"}
 """Rules for fixed sets that say something of the course of training; the others judge the end."""
-SAID_ONCE = {"clipped_scores"}
+SAID_ONCE = {"clipped_scores", "no_signal"}
 """Rules that speak up once a run, so that silence says nothing."""
 SAID_AGAIN = {"kl_per_sequence": "distance", "kl_per_token": "distance"}
 """Rules of the time of the run that another one looks at the whole run for."""

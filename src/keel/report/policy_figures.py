@@ -45,6 +45,19 @@ WRITING: tuple[Panel, ...] = (
 )
 OPTIMISER: tuple[Panel, ...] = (
     (
+        "Prompts without signal",
+        "prompts",
+        (("prompts_without_signal", "found", "ochre"), ("extra_prompts", "sampled in their place", "blue")),
+        "Prompts whose answers were all paid alike: they teach nothing by comparison. Many mean a task that is too easy "
+        "or too hard.",
+    ),
+    (
+        "Fresh pairs",
+        "share",
+        (("accuracy", "", "teal"),),
+        "How often the policy's own chances rank two of its answers as the scores do. It starts at a half and climbs.",
+    ),
+    (
         "Value function",
         "explained variance",
         (("explained_variance", "", "teal"),),
