@@ -116,9 +116,9 @@ def test_arrays_truths_and_what_is_not_finite_come_through(worker):
 
 
 def test_conditions_on_texts_run_there_so_that_a_slow_pattern_can_be_stopped():
-    slow = Worker({"text": {"must": ["(a+)+$"]}}, "ppo.rewards.slow", 1)
+    slow = Worker({"text": {"must": ["(a+)+$"]}}, "ppo.rewards.slow", 2)
     assert slow.ask(["p", "p"], ["aaa", "aab"], []) == [1.0, 0.0]
-    with pytest.raises(TrainingError, match=r"ppo.rewards.slow has not answered within 1 s"):
+    with pytest.raises(TrainingError, match=r"ppo.rewards.slow has not answered within 2 s"):
         slow.ask(["p"], ["a" * 40 + "b"], [])
 
 

@@ -131,10 +131,10 @@ def test_braces_inside_a_box_are_counted():
     ids=lambda text: text[:6],
 )
 def test_no_text_takes_more_than_time_in_proportion_to_its_length(text):
-    begun = time.perf_counter()
+    begun = time.process_time()
     extract(text)
     same(text, "1")
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_the_verdict_pays_the_right_answer_and_if_told_so_the_form():

@@ -55,8 +55,8 @@ def test_a_memory_bomb_meets_its_limit():
 
 
 def test_a_gigabyte_that_is_printed_goes_nowhere():
-    assert verdict("for _ in range(100): print('x' * 10**7)" + RIGHT, seconds=5).score == 1
-    found = verdict("while True: print('x' * 10**7)", [{"input": "", "output": "x"}], seconds=5)
+    assert verdict("for _ in range(100): print('x' * 10**7)" + RIGHT, seconds=60).score == 1
+    found = verdict("while True: print('x' * 10**7)", [{"input": "", "output": "x"}], seconds=60)
     assert found.why == "0 of 1 tests; printed more than 64 KiB"
 
 

@@ -14,7 +14,7 @@ from keel.models.settings import ModelConfig
 from keel.monitor.thresholds import Thresholds
 from keel.stages.context import available_cores
 from keel.stages.coverage import read_coverage
-from keel.stages.functions import function_identity, load_function
+from keel.stages.functions import function_identity
 from keel.stages.remote import RemoteScorer
 from keel.stages.reward import load_external, model_identity
 from keel.stages.sections.rewards import RewardPart
@@ -61,12 +61,17 @@ def scorer_of(part: RewardPart, field: str, around: Around) -> Scorer:
             function=remote.ask, name=field, mean=part.remote.mean, std=part.remote.std, takes_records=True
         )
     if part.python is not None or part.text is not None:
-        text = part.text and part.text.model_dump(mode="json")
-        job = {"text": text} if text else {"python": part.python, "folder": str(around.folder.absolute())}
-        worker = Worker(job, field, part.timeout_seconds)
+        worker = worker_of(part, field, around.folder)
         return FunctionScorer(function=worker.ask, name=part.name, takes_records=True)
     check, workers = checker(part)
     return FunctionScorer(function=Verifier(check, field, workers), name=part.name, takes_records=True)
+
+
+def worker_of(part: RewardPart, field: str, folder: Path) -> Worker:
+    """The process in which a part's function, or its regular expressions, run."""
+    text = part.text and part.text.model_dump(mode="json")
+    job = {"text": text} if text else {"python": part.python, "folder": str(folder.absolute())}
+    return Worker(job, field, part.timeout_seconds)
 
 
 def checker(part: RewardPart) -> tuple[Check, int]:
@@ -128,7 +133,7 @@ def check_part(part: RewardPart, field: str, folder: Path) -> None:
     costs no training.
     """
     if part.python is not None:
-        load_function(part.python, field, folder)
+        worker_of(part, field, folder).close()
     if part.code is not None:
         locks(part.code.require == "kernel")
     if part.remote is not None:
