@@ -1,9 +1,11 @@
 """One word switches: which sections run for it, and what it says when they are not there."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from keel.cli.main import main
 from keel.core.config import load_config, to_yaml
 from keel.core.errors import ConfigError
 from keel.stages.methods import METHODS, TRAINERS, MethodName, method_of
@@ -128,3 +130,17 @@ def test_sections_that_do_not_go_together_say_what_to_do(overrides, sections, sa
     with pytest.raises(ConfigError) as refused:
         recipe(*overrides, **sections)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("word", METHODS)
+def test_the_demos_own_recipe_has_settings_of_every_method(word):
+    demo = Path(__file__).resolve().parents[2] / "src" / "keel" / "demo" / "recipe.yaml"
+    assert method_of(load_config(Recipe, demo, [f"method={word}"])) == word
+    assert method_of(load_config(Recipe, demo)) == "ppo"
+
+
+def test_a_command_for_a_section_that_the_method_leaves_out_says_which_word_runs_it(tmp_path, capsys):
+    path = tmp_path / "all.yaml"
+    path.write_text(to_yaml(recipe("method=ppo")))
+    assert main(["prefer", str(path)]) == 2
+    assert "method: ppo does not run that section" in capsys.readouterr().err

@@ -23,6 +23,9 @@ COMMANDS = {
     "evaluate": "run a recipe up to the comparison with SFT",
 }
 
+METHOD_OF = {"ppo": "ppo", "prefer": "dpo"}
+"""A method that runs the section which a command is named after."""
+
 
 def add(commands: Any) -> None:
     for command, summary in COMMANDS.items():
@@ -45,9 +48,15 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run a recipe, all of it or up to one stage."""
     from keel.core.config import load_config
+    from keel.stages.methods import TRAINERS
     from keel.stages.recipe import Recipe
 
     recipe = load_config(Recipe, arguments.recipe, arguments.set)
+    if recipe.method and arguments.only in TRAINERS and getattr(recipe, arguments.only) is None:
+        raise ConfigError(
+            f"{arguments.recipe}: keel {arguments.only} has nothing to do, since method: {recipe.method} does not run "
+            f"that section. Name a method that does, for example -s method={METHOD_OF[arguments.only]}."
+        )
     if arguments.only and getattr(recipe, arguments.only) is None:
         raise ConfigError(
             f"{arguments.recipe}: keel {arguments.only} needs a section {arguments.only}: in the recipe. Add it; "
