@@ -1,14 +1,15 @@
 """keel's losses on pairs and ratings beside TRL's, on real pairs: `python benchmarks/equality.py [--json]`.
 
-A story model with noise on its weights is the policy, the model itself the reference, so that nothing is zero. Every
-pair of HH's harmless dialogues goes through keel and through TRL's own trainers, which run in an environment of their
-own, as for `compare.py`. What is printed is the largest difference of the loss of a pair (KTO: of a batch of ratings,
-which share their z0). Exits with 1 where one is above `--tolerance`.
+A story model with noise on its weights is the policy, the model itself the reference, so that nothing is zero; both
+have float64 weights, so that what differs is not rounding. Every pair of HH's harmless dialogues goes through keel and
+through TRL's own trainers, which run in an environment of their own, as for `compare.py`. What is printed is the
+largest difference of the loss of a pair (KTO: of a batch of ratings, which share their z0), of losses above 1 as a
+share. Exits with 1 where one is above `--tolerance`.
 
-TRL's IPO divides log-ratios by the length of the response, the paper and keel do not: there keel's loss is given the
-divided ones. TRL's ORPO imitates the prompt as well; the pairs that ORPO is compared on therefore begin behind the
-first token, so that nothing but the response is imitated. TRL's DPO leaves label_smoothing out of its sigmoid loss, so
-that conservative DPO has no counterpart.
+TRL's IPO divides log-ratios by the length of the response, the paper's equations and keel do not: there keel's loss is
+given the divided ones. TRL's ORPO imitates the prompt as well; the pairs that ORPO is compared on therefore begin
+behind the first token, so that nothing but the response is imitated. TRL's DPO leaves label_smoothing out of its
+sigmoid loss, so that conservative DPO has no counterpart.
 """
 
 import argparse
@@ -107,6 +108,12 @@ def ratings_of(pairs: Sequence[EncodedPair]) -> list[EncodedRating]:
     ]
 
 
+def apart(mine: Tensor, theirs: Sequence[float]) -> float:
+    """The largest difference, as a share of losses that are larger than 1."""
+    expected = torch.tensor(theirs, dtype=torch.float64)
+    return float(((mine - expected).abs() / expected.abs().clamp(min=1)).max())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(1)
@@ -123,11 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for p in pairs
     ]
     ratings = ratings_of(pairs)
-    reference, policy = (load_causal_lm(options.model, device="cpu", verify=False).eval() for _ in range(2))
+    reference, policy = (load_causal_lm(options.model, device="cpu", verify=False).double().eval() for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter.add_(options.noise * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(options.noise * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
     mine = ours(policy, reference, pairs, whole, ratings)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name: {
             "losses": len(losses),
             "mean": float(mine[name].mean()),
-            "difference": float((mine[name] - torch.tensor(losses)).abs().max()),
+            "difference": apart(mine[name], losses),
         }
         for name, losses in theirs.items()
     }

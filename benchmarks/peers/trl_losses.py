@@ -31,7 +31,7 @@ def arguments(folder: str, **more: Any) -> dict[str, Any]:
 
 
 def network(path: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
 
 
 def on_token_ids(trainer: type) -> type:
