@@ -48,8 +48,8 @@ OPTIMISER: tuple[Panel, ...] = (
         "Prompts without signal",
         "prompts",
         (("prompts_without_signal", "found", "ochre"), ("extra_prompts", "sampled in their place", "blue")),
-        "Prompts whose answers were all paid alike: they teach nothing by comparison. Many mean a task that is too easy "
-        "or too hard.",
+        "Prompts whose answers were all paid alike: they teach nothing by comparison. Many mean a task that is too "
+        "easy or too hard.",
     ),
     (
         "Fresh pairs",
