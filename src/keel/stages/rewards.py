@@ -70,7 +70,7 @@ def scorer_of(part: RewardPart, field: str, around: Around) -> Scorer:
 def worker_of(part: RewardPart, field: str, folder: Path) -> Worker:
     """The process in which a part's function, or its regular expressions, run."""
     text = part.text and part.text.model_dump(mode="json")
-    job = {"text": text} if text else {"python": part.python, "folder": str(folder.absolute())}
+    job = {"text": text} if text else {"python": part.python, "folder": str(folder)}
     return Worker(job, field, part.timeout_seconds)
 
 
