@@ -52,7 +52,7 @@ class Recipe(Config):
     prefer: PreferConfig | None = None
     """Present: train the policy on comparisons, of the data or of fresh pairs."""
     ppo: RLConfig | None = None
-    """Present: optimise the policy (algorithm ppo, rloo or grpo)."""
+    """Present: optimise the policy (by ppo.algorithm)."""
     best_of: BestOfConfig | None = None
     """Present: best-of-n sampling, or fine-tuning on what it picks."""
     rounds: RoundsConfig | None = None
