@@ -188,4 +188,4 @@ def test_where_the_kernel_has_no_locks_code_is_refused_unless_told(monkeypatch):
 
 def test_without_the_kernels_locks_the_hook_stops_accidents():
     assert locks(False) == ("audit hook",)
-    assert verdict("open('/tmp/keel-there', 'w')" + RIGHT, require="any").score == 0
+    assert verdict("open('there', 'w')" + RIGHT, require="any").score == 0
