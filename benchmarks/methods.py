@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET = 55.0
+BUDGET = 65.0
 """CPU-seconds that a method may train, sampling and judging included."""
 COMPARISONS = 2500
 PROMPTS = 1024
@@ -47,7 +47,7 @@ SHARED = (
 ONLINE = ("ppo.kl={preset: none, controller: fixed, initial: 0.2}", "ppo.evaluate_every=1000")
 GROUPS = ("ppo.optim.learning_rate=2.0e-4",)
 OFFLINE = (
-    "prefer.optim.learning_rate=2.0e-4",
+    "prefer.optim.learning_rate=1.0e-4",
     "prefer.batch=32",
     "prefer.max_new_tokens=48",
     "prefer.evaluate_every=33",
@@ -95,6 +95,7 @@ METHODS: dict[str, Entry] = {
     "iterative_dpo": pairs(
         "iterative_dpo",
         1,
+        "prefer.optim.learning_rate=2.0e-4",
         "rounds.count=3",
         "rounds.comparisons=400",
         "rounds.judge=reward",
@@ -107,7 +108,7 @@ METHODS: dict[str, Entry] = {
             *BEST_OF,
             "best_of.prompts=512",
             "best_of.rounds=3",
-            "best_of.train.optim.learning_rate=1.0e-3",
+            "best_of.train.optim.learning_rate=2.0e-4",
         ),
         trains="best_of",
         judge="reward model",
@@ -129,7 +130,8 @@ METHODS: dict[str, Entry] = {
         2,
         "rounds=null",
         "reward=null",
-        "constitution={path: constitution.yaml, critic: {python: 'assistant.py:revise'}, prompts: 1000, rounds: 2}",
+        "constitution={path: constitution.yaml, critic: {python: 'assistant.py:revise'}, prompts: 1000, rounds: 2, "
+        "max_new_tokens: 48, sft: {epochs: 1, batch: 32, optim: {learning_rate: 2.0e-4}}}",
         f"feedback={{judge: {{python: 'assistant.py:judge'}}, comparisons: {COMPARISONS}}}",
         judge="AI, by principles",
         labels=0,
