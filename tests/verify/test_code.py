@@ -97,7 +97,9 @@ def test_a_value_comes_back_as_it_was(value):
     assert type(made(plain(value))) is type(value)
 
 
-@pytest.mark.parametrize("found", [{}, {"eval": "1"}, {"int": 3}, [1], 3, {"int": "1", "float": "1"}, {"dict": [1]}])
+@pytest.mark.parametrize(
+    "found", [{}, {"eval": "1"}, {"int": 3}, [1], 3, {"int": "1", "float": "1"}, {"dict": [1]}, {"complex": []}]
+)
 def test_what_was_never_written_is_no_value(found):
     with pytest.raises(ValueError):
         made(found)

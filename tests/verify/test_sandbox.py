@@ -71,6 +71,8 @@ def test_a_gigabyte_that_is_printed_goes_nowhere():
         "class Anything(int):\n    def __eq__(self, other): return True\n    def __hash__(self): return 0\ndef f(x): return Anything(1)",
         "class Anything:\n    def __eq__(self, other): return True\ndef f(x): return Anything()",
         "import builtins\nbuiltins.isinstance = lambda *_: True\nbuiltins.AssertionError = ValueError\ndef f(x): return None",
+        'import os\nfor n in range(3, 9):\n    try: os.write(n, b\'{"test": 0, "piece": 0, "value": {"complex": []}}\\n\')\n'
+        "    except OSError: pass\nos._exit(0)",
         'import json\njson.dumps = lambda value: \'{"test": 0, "piece": 0, "value": {"int": "0x4"}}\'\ndef f(x): return 5',
     ],
     ids=[
@@ -82,6 +84,7 @@ def test_a_gigabyte_that_is_printed_goes_nowhere():
         "equal int",
         "equal",
         "builtins",
+        "results of its own",
         "json",
     ],
 )
@@ -126,6 +129,8 @@ FORBIDDEN = {
     "kills the parent": "import os\nos.kill({parent}, 0)",
     "forks": "import os\nos.fork()",
     "fork bomb": "import os\nwhile True: os.fork()",
+    "signals its parent through a pipe": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 8, {parent})",
+    "chooses the signal of a pipe": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 10, 9)",
     "runs a program": "import os\nos.execv('/bin/true', ['true'])",
     "starts a program": "import subprocess\nsubprocess.run(['/bin/true'])",
     "network": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",

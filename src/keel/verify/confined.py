@@ -37,7 +37,9 @@ DENIED = {
             *(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 240, 248, 249, 250, 319),  # shared memory, keys
             *(160, 302, 141, 144, 203),  # limits and priorities
             *(105, 106, 113, 114, 117, 119, 122, 123, 116, 126, 109, 112),  # other users and groups, sessions
+            *(159, 163, 164, 170, 171, 172, 173, 179, 227, 298, 304, 305),  # clocks, names, ports, files by handle
         ],
+        "fcntl": (72, 1),
         "open": (2, 1),
         "openat": (257, 2),
     },
@@ -55,12 +57,16 @@ DENIED = {
             *(180, 181, 182, 183, 186, 187, 188, 189, 190, 191, 194, 195, 196, 217, 218, 219, 279),
             *(164, 261, 140, 118, 119, 122),
             *(143, 144, 145, 146, 147, 149, 151, 152, 154, 157, 159, 91),
+            *(60, 112, 161, 162, 170, 171, 241, 265, 266),
         ],
+        "fcntl": (25, 1),
         "open": None,
         "openat": (56, 2),
     },
 }
 WRITING = 0o1 | 0o2 | 0o100 | 0o1000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
+OWNING = (8, 10, 15)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: a pipe with an owner sends it a signal of choice when something is written."""
 EPERM, ENOSYS = 1, 38
 PRCTL_NO_NEW_PRIVS, PRCTL_SECCOMP, SECCOMP_FILTER, PRCTL_DUMPABLE = 38, 22, 2, 4
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # on every architecture
@@ -182,6 +188,10 @@ def seccomp_program(table: dict[str, Any]) -> bytes:
             number, flags = opening
             steps += [say(equal, number, 0, 4), say(load, 16 + 8 * flags), say(bits, WRITING, 0, 1)]
             steps += [say(done, deny | EPERM), say(done, allow)]
+    number, command = table["fcntl"]
+    steps += [say(equal, number, 0, 3 + len(OWNING)), say(load, 16 + 8 * command)]
+    steps += [say(equal, value, len(OWNING) - at, 0) for at, value in enumerate(OWNING)]
+    steps += [say(done, allow), say(done, deny | EPERM)]
     for number in sorted(set(table["calls"])):
         # clone3 hides its flags in memory: "not there" makes the C library take clone, which is denied as well.
         steps += [say(equal, number, 0, 1), say(done, deny | (ENOSYS if number == 435 else EPERM))]
@@ -201,6 +211,7 @@ class Guard:
         "os.kill",
         "pty.",
         "ctypes.",
+        "fcntl.",
         "shutil.",
         "os.remove",
         "os.rename",

@@ -179,7 +179,7 @@ def made(value: Any) -> Any:
         (kind, inner), *_ = value.items()
         try:
             return _MAKERS[kind](inner)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError("no value") from error
     raise ValueError("no value")
 
