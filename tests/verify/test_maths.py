@@ -49,6 +49,13 @@ def test_every_published_solution_of_gsm8k_gives_its_final_answer(shared_data, n
         ("x = 5", 5),
         ("1{,}000", 1000),
         ("**12**", 12),
+        ("12 345.5", Fraction(24691, 2)),
+        ("10^{5}", 100000),
+        ("5 g", 5),
+        ("5 \\text{ cm}^2", 5),
+        ("5 cm^{3}", 5),
+        ("45^\\circ", 45),
+        ("45°", 45),
     ],
 )
 def test_a_number_is_read_however_it_is_written(text, value):
@@ -56,7 +63,11 @@ def test_a_number_is_read_however_it_is_written(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "blue", "1/0", "1,2,3", "12,34", "1e999999", "9" * 500, "1.2.3", "two", "²", "٣", "--5"]
+    "text",
+    [
+        *("", "blue", "1/0", "1,2,3", "12,34", "1e999999", "9" * 500, "1.2.3", "two", "²", "٣", "--5", "7 2"),
+        *("5x", "5\\pi", "5 i", "5^x", "5/x", "5 million", "5 thousand dollars", "5 \\sqrt{2}", "x^2", "10^x"),
+    ],
 )
 def test_what_is_no_number_is_none(text):
     assert parse(text) is None
@@ -78,6 +89,13 @@ def test_what_is_no_number_is_none(text):
         ("\\text{blue}", "blue", True),
         ("blue", "red", False),
         ("blue", "5", False),
+        ("7 2", "72", False),
+        ("1,234", "1.234", False),
+        ("12 345", "12,345", True),
+        ("5\\pi", "5", False),
+        ("3\\pi", "3 \\pi", True),
+        ("\\dfrac{\\pi}{4}", "\\frac{\\pi}{4}", True),
+        ("\\left(1, 2\\right)", "(1,2)", True),
     ],
 )
 def test_answers_are_compared_as_exact_numbers_or_else_as_text(one, other, equal):
@@ -101,6 +119,10 @@ def test_answers_are_compared_as_exact_numbers_or_else_as_text(one, other, equal
         ("no number", "auto", None),
         ("it is 72", "mark", None),
         ("#### ", "mark", None),
+        ("#### Step 2: add\nSo 8", "auto", "8"),
+        ("#### 2. Sum\nSo \\boxed{8}.", "auto", "8"),
+        ("#### blue\n", "auto", "blue"),
+        ("#### 72\n\nQuestion: what is 5?", "auto", "72"),
     ],
 )
 def test_the_final_answer_is_found_in_its_place(text, how, answer):
@@ -145,6 +167,19 @@ def test_the_verdict_pays_the_right_answer_and_if_told_so_the_form():
     assert check("", "it is 72", record, MathsConfig(extract="mark", form_share=0.1)).score == 0
     assert check("", "none", {"answer": 72}, MathsConfig()).why == "no final answer"
     assert check("", "72", {"answer": 72}, MathsConfig()).score == 1
+
+
+@pytest.mark.parametrize("answer", ["x^2+1", "\\sqrt{3}", "Route 66", "(1,2)", "2x-3", "3:30 PM", "-\\frac{\\pi}{4}"])
+def test_a_published_answer_that_is_no_number_is_taken_as_it_stands(answer):
+    assert gold({"answer": answer}) == answer
+    assert check("", f"so it is \\boxed{{{answer}}}", {"answer": answer}, MathsConfig()).score == 1
+    number = last_number(answer)
+    assert check("", f"it is {number}", {"answer": answer}, MathsConfig()).score == 0
+
+
+def test_a_published_solution_is_read_where_it_says_its_answer():
+    for solution in ("4 + 4\n#### 8", "so \\boxed{8}", "<answer>8</answer>", "4 + 4 = 8\nSo it is 8."):
+        assert gold({"answer": solution}) == "8"
 
 
 @pytest.mark.parametrize("record", [{}, {"answer": ""}, {"answer": None}, {"answer": ["72"]}, {"answer": True}])

@@ -28,11 +28,14 @@ _NUMBER = re.compile(
     r"[ ]?%?",
     re.ASCII,
 )
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)", re.ASCII)
 _PLAIN = re.compile(r"([-+]?)(\d*)(?:\.(\d*))?(?:[eE]([-+]?\d{1,4}))?", re.ASCII)
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{([^{}]*)\}\{([^{}]*)\}|(\d)(\d))")
 _TIMES_TEN = re.compile(r" ?(?:\\times|\\cdot|×|\*) ?10 ?\^ ?\{? ?([-+]?\d{1,4}) ?\}?")
-_WORDS_BEHIND = re.compile(r"[A-Za-z°²³/^. ]+")
+_POWER_OF_TEN = re.compile(r"([-+]?)10 ?\^ ?\{? ?([-+]?\d{1,4}) ?\}?", re.ASCII)
+_UNIT = re.compile(r" ?(?![a-fi-kn-rt-z](?![A-Za-z])|(?:m|b|tr)illion|thousand|hundred|dozen)[A-Za-z°][A-Za-z°²³./ ]*")
+"""Behind a number: clips, km/h, °C. A small letter alone is more likely a variable, but for g h l m s."""
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z]) ?\^ ?(?:[23]|\{[23]\})$")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname) ?\{([^{}]*)\}")
 _ANSWER_TAG = re.compile(r"<answer>([^<]*)</answer>")
 
@@ -41,8 +44,9 @@ def extract(text: str, how: str = "auto") -> str | None:
     """The final answer as written; None where there is none in the place that `how` names (`MathsConfig.extract`)."""
     if how in ("auto", "mark"):
         _, mark, behind = text.rpartition(MARK)
-        line = behind.strip().partition("\n")[0].strip()
-        if mark and line:
+        line, _, further = (part.strip() for part in behind.strip().partition("\n"))
+        heading = further and parse(line) is None  # of Markdown: #### Step 2
+        if mark and line and (how == "mark" or not (heading or boxed(behind))):
             return line
     if how in ("auto", "boxed"):
         found = boxed(text)
@@ -102,7 +106,8 @@ def _cleaned(text: str) -> str:
     for mark in ("\\left", "\\right", "\\,", "\\!", "\\;", "\\ ", "\\(", "\\)", "\\[", "\\]", "*"):
         text = text.replace(mark, "")
     text = _plain_fractions(text.replace("{,}", ",").replace("\\%", "%"))
-    text = "".join(c for c in text if c not in _CURRENCY and c != "\\").strip()
+    text = text.replace("^\\circ", "°").replace("^{\\circ}", "°").replace("\\degree", "°")
+    text = re.sub(rf"\\?[{_CURRENCY}]", "", text).strip()
     text = text.rpartition("=")[2] if text.count("=") == 1 else text  # x = 5
     text = " ".join(text.split()).rstrip(".,;:! ").strip()
     if text[:1] in "-+" and text[1:2] == " ":
@@ -116,10 +121,13 @@ def _plain_fractions(text: str) -> str:
 
 
 def _without_unit(text: str) -> str:
-    """The text up to words behind a number: "72 clips", "5 km/h"; a lone word stays."""
-    end = max((at for at, c in enumerate(text) if c.isdigit() or c == "%"), default=-1)
+    """The text up to words behind a number: "72 clips", "5 km/h", "3 cm^2"; a lone word stays, and so does 5x."""
+    text = _UNIT_POWER.sub("", text)
+    if power := _POWER_OF_TEN.fullmatch(text):
+        return f"{power[1]}1e{power[2]}"
+    end = max((at for at, c in enumerate(text) if c in "0123456789%"), default=-1)
     behind = text[end + 1 :]
-    if end >= 0 and behind and _WORDS_BEHIND.fullmatch(behind):
+    if end >= 0 and behind and _UNIT.fullmatch(behind):
         return text[: end + 1]
     return text
 
@@ -146,11 +154,11 @@ def _ratio(text: str) -> Fraction | None:
 
 def _decimal(text: str) -> Fraction | None:
     text = text.strip()
-    if "," in text:
+    if "," in text or " " in text:
         head, dot, tail = text.lstrip("-+").partition(".")
         if not _GROUPED.fullmatch(head):
             return None
-        text = ("-" if text.startswith("-") else "") + head.replace(",", "") + dot + tail
+        text = ("-" if text.startswith("-") else "") + head.replace(",", "").replace(" ", "") + dot + tail
     match = _PLAIN.fullmatch(text)
     if match is None or not (match[2] or match[3]) or not text.isascii():
         return None
@@ -165,11 +173,13 @@ def _decimal(text: str) -> Fraction | None:
 def same(answer: str, expected: str) -> bool:
     """Whether two final answers say the same. Per cent on one side only counts as its unit or as hundredths.
 
-    Where either is no number, both are compared as text: case, spaces, dollar signs and a full stop do not count.
+    Where both are no number, they are compared as text: case, spaces, dollar signs and a full stop do not count.
     """
     one, other = parse(answer), parse(expected)
-    if one is None or other is None:
+    if one is None and other is None:
         return _as_text(answer) == _as_text(expected)
+    if one is None or other is None:
+        return False
     (a, a_percent), (b, b_percent) = one, other
     if a_percent == b_percent:
         return a == b
@@ -178,19 +188,30 @@ def same(answer: str, expected: str) -> bool:
 
 
 def _as_text(text: str) -> str:
+    for same_thing, plain in (
+        ("\\dfrac", "\\frac"),
+        ("\\tfrac", "\\frac"),
+        ("\\left", ""),
+        ("\\right", ""),
+        ("\\,", ""),
+    ):
+        text = text.replace(same_thing, plain)
     return "".join(_TEXT.sub(r"\1", text).translate(_SIGNS).casefold().split()).strip("$.").replace("\\", "")
 
 
 def gold(record: Mapping[str, Any]) -> str | None:
-    """The final answer that a prompt's record gives: a number, or a whole solution that holds one."""
+    """The final answer that a prompt's record gives: as it stands, or where a whole solution says it. None without one.
+
+    A whole solution marks its answer (####, a box, answer tags), or goes over several lines and ends with a number.
+    """
     found = record.get("answer")
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None
     text = str(found).strip()
     if not text:
         return None
-    short = MARK not in text and "\\boxed" not in text and "\n" not in text and parse(text) is not None
-    return text if short else extract(text) or text
+    solution = any(sign in text for sign in (MARK, "\\boxed", "<answer>", "\n"))
+    return (extract(text) if solution else None) or text
 
 
 def check(prompt: str, response: str, record: Mapping[str, Any], config: MathsConfig) -> Verdict:
