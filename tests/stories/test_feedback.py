@@ -6,7 +6,8 @@ import pytest
 from helpers.recipes import PROMPTS, Workplace, answers
 
 from keel.core.artifacts import load_artifact
-from keel.core.errors import ConfigError, GateError
+from keel.core.errors import ConfigError, GateError, KeelError
+from keel.stages.paths import locate
 
 JUDGE = '''
 """Likes answers that thank; leans a little to the first."""
@@ -77,7 +78,9 @@ def test_a_policy_learns_from_an_ai_judge_that_was_held_against_people(place, rl
     assert judged["label_kappa"] == pytest.approx(1.0)
     assert rlaif.trained()[:3] == ["data golden", "data prompts", "judge"], "a judge that is refused costs no training"
     rules = {event["rule"]: event["level"] for event in rlaif.events("verdict") if event["stage"] == "judge"}
-    assert rules == {"judge_kappa": "watch", "judge_side": "ok", "judge_calibration": "ok"}
+    assert rules == {"judge_kappa": "watch", "judge_side": "ok", "judge_calibration": "watch"}, (
+        "ten golden answers only"
+    )
     assert "prefer" in rlaif.stages
     assert "evaluate" in rlaif.stages
 
@@ -148,6 +151,32 @@ def test_a_file_of_comparisons_is_labelled_anew(place):
     }
     for row in lines(place.folder / "pairs.jsonl"):
         assert made[row["prompt"], row["response_a"]] == pytest.approx(0.9 if row["preference"] == 0 else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": {"path": "pairs.jsonl", "holdout": 0.0}}, r"0 to measure on \(holdout=0\).*feedback.pairs.holdout"),
+        ({"pairs": {"path": "missing.jsonl"}}, "missing.jsonl does not exist"),
+        ({"rubric": "rubric.md"}, "feedback.rubric: there is no file rubric.md"),
+        ({"rubric": "latin.txt"}, r"latin.txt is not UTF-8 text \(byte 0\)"),
+        ({"rubric": "empty.txt"}, "empty.txt is empty"),
+    ],
+)
+def test_what_is_wrong_with_pairs_or_rubric_is_told_before_the_judge_is_asked(place, changes, message):
+    (place.folder / "latin.txt").write_bytes("\u00e9".encode("latin-1"))
+    place.write("empty.txt", " \n")
+    feedback = {"judge": {"python": "judges.py:judge"}, "pairs": {"path": "pairs.jsonl", "holdout": 0.25}, **changes}
+    with pytest.raises(KeelError, match=message):
+        place.run(to="wrong", **{**SMALL, "data": data(), "prefer": PREFER, "feedback": feedback})
+    assert not list((place.folder / "wrong").glob("artifacts/judge-*"))
+
+
+def test_a_rubric_may_be_a_file_and_is_known_by_what_it_says(place):
+    place.write("rubric.txt", "Prefer thanks.\n")
+    for text in ("rubric.txt", "Prefer thanks."):
+        recipe = place.recipe(**{**SMALL, "data": data(), "prefer": PREFER, "feedback": {**FEEDBACK, "rubric": text}})
+        assert locate(recipe, place.folder).feedback.rubric == "Prefer thanks."
 
 
 def test_a_recipe_may_label_a_file_and_train_nothing(place):
@@ -242,6 +271,10 @@ def test_the_policy_may_criticise_itself(place):
         ({"feedback": {"judge": {"python": "judges.py:judge"}}, "prefer": PREFER}, "nothing asks the AI judge|needs"),
         ({"feedback": FEEDBACK, "prefer": PREFER, "data": {"comparisons": {"path": "pairs.jsonl"}}}, "Keep one"),
         ({"rounds": {"judge": "feedback", "count": 2}, "prefer": PREFER}, "needs a section feedback|needs"),
+        (
+            {"constitution": {"path": "constitution.yaml", "replay": 0.5}},
+            "constitution.replay mixes in what SFT learned",
+        ),
         ({"constitution": {"path": "nowhere.yaml", "max_new_tokens": 8}}, "nowhere.yaml: there is no such file"),
         ({"feedback": {**FEEDBACK, "judge": {"python": "judges.py:juge"}}, "prefer": PREFER}, "has no function `juge`"),
     ],

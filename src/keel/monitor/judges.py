@@ -29,14 +29,17 @@ def judge_kappa(
         )
     few = f" (of {num_golden} golden comparisons only)" if num_golden < FEW_GOLDEN else ""
     said = f"The AI judge agrees with people to kappa {kappa:.2f} (95 % interval {low:.2f} to {high:.2f}){few}"
+    below = f", below the {least:g} asked for"
+    if not isfinite(kappa):
+        said, below = f"The AI judge's kappa with people cannot be computed{few}: all verdicts are the same", ""
     if not isfinite(kappa) or kappa < least:
         if override:
             figures["override"] = override
-            return Verdict("act", "judge_kappa", f"{said}, below {least:g}; used all the same: {override}", figures)
+            return Verdict("act", "judge_kappa", f"{said}{below}; used all the same: {override}", figures)
         return Verdict(
             "stop",
             "judge_kappa",
-            f"{said}, below the {least:g} asked for.",
+            f"{said}{below}.",
             figures,
             "Take a stronger judge, or a rubric that says what people look at; `keel data judges` shows where it goes "
             "wrong. To use it all the same, say why: feedback.override_kappa.",

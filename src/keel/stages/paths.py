@@ -3,8 +3,10 @@
 Python files are the exception: they are always taken from the recipe's folder (`keel.stages.functions`).
 """
 
+import re
 from pathlib import Path
 
+from keel.core.errors import ConfigError
 from keel.data.formats import DataConfig
 from keel.data.snapshot import snapshot_at
 from keel.stages.place import Place, names_place
@@ -15,6 +17,8 @@ from keel.stages.sections.rewards import RewardPart
 
 LONGEST_NAME = 200
 """Characters beyond which a rubric is no name of a file."""
+NAME_OF_A_FILE = re.compile(r"\S+\.(md|txt|rst)", re.IGNORECASE)
+"""What a rubric does not say in one word."""
 
 
 def located(path: str, folder: Path) -> str:
@@ -93,11 +97,23 @@ def located_source(source: ModelSource, folder: Path) -> ModelSource:
 
 
 def written(text: str, folder: Path) -> str:
-    """What a file says, where `text` is the name of one; else `text`."""
+    """What a file says, where `text` is the name of one; else `text`. ConfigError for a file that cannot be read."""
     if "\n" in text or len(text) > LONGEST_NAME:
         return text
     path = Path(located(text, folder))
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else text
+    if not path.is_file():
+        if NAME_OF_A_FILE.fullmatch(text):
+            raise ConfigError(f"feedback.rubric: there is no file {text} here or in {folder}.")
+        return text
+    try:
+        found = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"feedback.rubric: {path} is not UTF-8 text (byte {error.start}). Save it as UTF-8."
+        ) from error
+    if not found:
+        raise ConfigError(f"feedback.rubric: {path} is empty. Write what the judge goes by, or leave rubric out.")
+    return found
 
 
 def template(text: str | None, folder: Path) -> str | None:

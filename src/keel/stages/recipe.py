@@ -169,6 +169,8 @@ def conflicts(recipe: Recipe) -> Iterator[str]:
 def conflicts_of_feedback(recipe: Recipe) -> Iterator[str]:
     """Why an AI judge would have nothing to do, or too much."""
     feedback, rounds = recipe.feedback, recipe.rounds
+    if recipe.constitution and recipe.constitution.replay and not (recipe.sft and recipe.data.demonstrations):
+        yield "constitution.replay mixes in what SFT learned: give sft and data.demonstrations, or leave replay out"
     asked = rounds is not None and rounds.judge == "feedback"
     if asked and feedback is None:
         yield "rounds.judge: feedback needs a section feedback. Add, for example:\nfeedback:\n  judge: {path: a-judge}"

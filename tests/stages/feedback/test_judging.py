@@ -7,7 +7,7 @@ import pytest
 from helpers.ai_judges import golden, labeller, pair, python_judge, strength, strengths
 
 from keel.core.errors import TrainingError
-from keel.stages.feedback.calibrate import measured
+from keel.stages.feedback.calibrate import calibration, measured
 from keel.stages.feedback.judging import Rubric, cooled
 from keel.stages.feedback.question import Question
 
@@ -69,6 +69,31 @@ def test_a_judge_that_is_too_sure_is_calibrated_on_golden_answers(tmp_path):
     assert figures["ece_before"] > 0.1
     assert figures["ece"] < 0.05
     assert figures["temperature"] > 2.5
+
+
+def test_a_judge_that_was_right_ten_times_out_of_ten_is_not_taken_to_be_right_always(tmp_path):
+    pairs = strengths(10)
+    judge = python_judge(lambda qs: [0.8 if strength(q.first) > strength(q.second) else 0.2 for q in qs])
+    label = labeller(judge, tmp_path)
+    temperature = measured(label.judged(pairs), golden(pairs, sure=True))["temperature"]
+    assert cooled(0.8, temperature) == pytest.approx(11 / 12), "(N + 1) / (N + 2)"
+
+
+@pytest.mark.parametrize("people", [1.0, 0.5, 0.0])
+def test_a_judge_that_says_nothing_either_way_keeps_a_temperature_of_one(people):
+    found = calibration(np.full(10, 0.5), np.full(10, people), np.arange(10) % 2)
+    assert found["temperature"] == 1.0
+    assert found["ece"] == pytest.approx(abs(people - 0.5))
+
+
+def test_calibration_is_measured_with_the_temperature_of_the_other_half():
+    probabilities = np.array([0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
+    people = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    folds = np.array([0, 0, 0, 0, 1, 1])
+    found = calibration(probabilities, people, folds)
+    (low, high) = [entry for entry in found["bins"] if entry["count"]]
+    assert low["mean_probability"] == pytest.approx(0.5, abs=0.01), "the first half tells the second that 0.6 is luck"
+    assert high["mean_probability"] > 0.99, "the second tells the first that it is always right"
 
 
 def test_bare_verdicts_become_probabilities_that_mean_what_they_say(tmp_path):
@@ -142,11 +167,23 @@ def test_hard_labels_are_choices(tmp_path):
     assert [c.preference for c in label([pair(0, "a", "b"), pair(1, "b", "a"), pair(2, "c", "d")])] == [1.0, 0.0, 0.5]
 
 
+def test_labels_that_are_all_ties_are_refused(tmp_path):
+    for same in (0.5, "tie", "first"):
+        label = labeller(python_judge(lambda qs, same=same: [same for _ in qs], str(same)), tmp_path, ties=True)
+        with pytest.raises(TrainingError, match="all 10 labels are ties, so there is nothing to learn"):
+            label(strengths(10))
+
+
 def test_a_pair_without_a_verdict_is_left_out_and_counted(tmp_path):
-    judge = python_judge(lambda qs: ["skip" if "question 3" in str(q.prompt) else 0.7 for q in qs])
+    judge = python_judge(
+        lambda qs: ["skip" if "question 3" in q.prompt else 0.5 + 0.2 * (q.first < q.second) for q in qs]
+    )
     label = labeller(judge, tmp_path)
+    said = []
+    label.progress.say = said.append
     assert len(label(strengths(10))) == 9
     assert label.asked.unread == 1
+    assert said[-1] == "feedback: 1 of 10 pairs have no verdict and are left out"
     assert measured(label.last, golden(strengths(10)))["golden"] == 9
 
 
@@ -154,7 +191,7 @@ def test_a_judge_that_answers_nonsense_is_told_and_asked_again_when_put_right(tm
     dumb = labeller(python_judge(lambda qs: ["skip" for _ in qs]), tmp_path)
     with pytest.raises(TrainingError, match="10 of 10 pairs have no verdict"):
         dumb(strengths(10))
-    assert len(labeller(python_judge(lambda qs: [0.6 for _ in qs]), tmp_path)(strengths(10))) == 10
+    assert len(labeller(python_judge(lambda qs: [sure(q) for q in qs]), tmp_path)(strengths(10))) == 10
 
 
 @pytest.mark.parametrize(
@@ -172,7 +209,7 @@ def test_verdicts_are_written_with_the_principle_that_caused_them(tmp_path):
     import json
 
     label = labeller(python_judge(lambda qs: [0.8 for _ in qs]), tmp_path, rubrics=[Rubric(name="kind@3", text="k")])
-    label(strengths(2))
+    label(strengths(1))
     label.write(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
     assert rows[0] == {

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 
 import pytest
@@ -64,7 +65,12 @@ def test_a_function_is_asked_every_question_once(tmp_path, calls):
 @pytest.mark.parametrize("answers", [1, 7])
 def test_an_endpoint_is_asked_every_question_once(tmp_path, monkeypatch, answers):
     pairs = strengths(10)
-    with serving(says("Verdict: 1")) as server:
+
+    def verdict(body):
+        first, second = re.findall(r"\[answer \d\]\nanswer (.*)", body["messages"][0]["content"])
+        return f"Verdict: {1 if float(first) > float(second) else 2}"
+
+    with serving(says(verdict)) as server:
         config = EndpointConfig(url=server.url, model="big", retries=0, timeout_seconds=5, concurrency=1)
         judge = EndpointJudge(Endpoint(config))
 

@@ -62,6 +62,12 @@ def test_a_served_model_of_the_policys_name_is_the_same_model(tmp_path):
     opened(tmp_path, feedback({"endpoint": URL}), "Qwen/Qwen2.5-1.5B")
 
 
+def test_a_model_of_the_hub_is_the_same_as_its_download(tmp_path):
+    policy = model_folder(tmp_path / "Tiny-0.5B")
+    with pytest.raises(GateError, match=r"somebody/tiny-0\.5b is the model that is trained"):
+        opened(tmp_path, feedback({"path": "somebody/tiny-0.5b"}), policy)
+
+
 def test_pairs_with_answers_of_the_judge_are_refused():
     config = feedback({"endpoint": URL})
     refuse_own_answers(config, {"", "gpt-2"}, "pairs.jsonl")

@@ -83,9 +83,13 @@ class Purse:
     def pay(self, input_tokens: int, output_tokens: int) -> float:
         """US dollars of one answer."""
         usd = self.endpoint.usd(input_tokens, output_tokens)
+        self.add(usd)
+        return usd
+
+    def add(self, usd: float) -> None:
+        """Count what was paid."""
         with self.lock:
             self.spent_usd += usd
-        return usd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +119,8 @@ class Estimate:
             spent = f", and ${spent_usd:.2f} are spent" if spent_usd else ""
             raise ConfigError(
                 f"{section}.budget_usd={budget_usd:g} may not be enough: {self}{spent}. Nothing was asked. Raise the "
-                "budget, or ask less: fewer pairs, shorter answers, a shorter rubric."
+                "budget, or ask less: fewer pairs, shorter answers, a shorter rubric, and single words in the place of "
+                "reasons where the server tells log-probabilities (feedback.verdicts: tokens)."
             )
 
 

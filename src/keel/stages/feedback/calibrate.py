@@ -99,13 +99,24 @@ def calibration(probabilities: Floats, people: Floats, folds: Ints) -> dict[str,
     for fold in (0, 1):
         here, there = folds == fold, folds != fold
         if here.any() and there.any():
-            out_of_fold[here] = sigmoid(logits[here] / fit_temperature(logits[there], people[there]))
+            out_of_fold[here] = sigmoid(logits[here] / temperature_of(logits[there], people[there]))
     return {
-        "temperature": fit_temperature(logits, people),
+        "temperature": temperature_of(logits, people),
         "ece_before": expected_calibration_error(probabilities, people),
         "ece": expected_calibration_error(out_of_fold, people),
         "bins": [asdict(entry) for entry in reliability_bins(out_of_fold, people)],
     }
+
+
+def temperature_of(logits: Floats, people: Floats) -> float:
+    """The temperature of a judge; 1 where it says nothing either way.
+
+    What people said counts as (N y + 1) / (N + 2) (Platt 1999), so that a judge that was right ten times out of ten is
+    not taken to be right always.
+    """
+    if not logits.any():
+        return 1.0
+    return fit_temperature(logits, (len(people) * people + 1) / (len(people) + 2))
 
 
 def code(preference: float) -> int:

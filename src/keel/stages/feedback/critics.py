@@ -1,5 +1,6 @@
 """Who criticises and revises: a Python function, a model behind an address, or one loaded here. No torch here."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from keel.core.config import digest
 from keel.core.errors import TrainingError
 from keel.data.records import Prompt, prompt_text
 from keel.stages.endpoint import Endpoint, Sampling
-from keel.stages.feedback.answers import Purse, estimated_tokens
+from keel.stages.feedback.answers import Answers, Purse, estimated_tokens
 from keel.stages.feedback.judges import QUESTIONS_AT_ONCE, in_parallel, paid
+from keel.stages.feedback.question import unmarked
 from keel.stages.functions import function_identity, load_function
 from keel.stages.sections.constitution import Principle
 
@@ -34,6 +36,8 @@ REVISION = """{before}
 
 {request}
 Write the new answer and nothing else."""
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What no file in UTF-8 and no tokenizer takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +51,13 @@ class Draft:
     @property
     def request(self) -> str:
         """Asks a model for a critique."""
-        return CRITIQUE.format(prompt=prompt_text(self.prompt), answer=self.text, request=self.principle.critique)
+        return CRITIQUE.format(
+            prompt=unmarked(prompt_text(self.prompt)), answer=unmarked(self.text), request=self.principle.critique
+        )
 
     def revision_request(self, critique: str) -> str:
         """Asks a model for a better answer."""
-        return REVISION.format(before=self.request, critique=critique, request=self.principle.revise)
+        return REVISION.format(before=self.request, critique=unmarked(critique), request=self.principle.revise)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +119,8 @@ class PythonCritic:
             for both in answer:
                 if not isinstance(both, list | tuple) or len(both) != 2 or not all(isinstance(t, str) for t in both):
                     raise TrainingError(f"{self.spec} returned {both!r:.80} for a draft. {wanted}")
-            keep({at: Revised(critique=both[0], revision=both[1]) for at, both in enumerate(answer, start)})
+            texts = [tuple(UNWRITABLE.sub("\ufffd", text) for text in both) for both in answer]
+            keep({at: Revised(critique=said, revision=text) for at, (said, text) in enumerate(texts, start)})
 
 
 class Writer(Protocol):
@@ -155,11 +162,12 @@ class ModelCritic:
 
 @dataclass(frozen=True)
 class EndpointCritic:
-    """A served model, asked for a critique and then for a revision."""
+    """A served model, asked for a critique and then for a revision; either is kept the moment it is known."""
 
     endpoint: Endpoint
     sampling: Sampling
     purse: Purse
+    answers: Answers
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -173,10 +181,23 @@ class EndpointCritic:
 
     def revise(self, drafts: Sequence[Draft], keep: Keep) -> None:
         def one(number: int, draft: Draft) -> None:
-            critique = paid(self.endpoint, draft.request, self.sampling, self.purse)
-            revision = paid(self.endpoint, draft.revision_request(critique.text.strip()), self.sampling, self.purse)
-            config = self.endpoint.config
-            usd = sum(config.usd(reply.input_tokens, reply.output_tokens) for reply in (critique, revision))
-            keep({number: Revised(critique=critique.text.strip(), revision=revision.text.strip(), usd=usd)})
+            critique, usd = self.critique(draft)
+            reply = paid(self.endpoint, draft.revision_request(critique), self.sampling, self.purse)
+            usd += self.endpoint.config.usd(reply.input_tokens, reply.output_tokens)
+            keep({number: Revised(critique=critique, revision=reply.text.strip(), usd=usd)})
 
         in_parallel(self.endpoint, drafts, one)
+
+    def critique(self, draft: Draft) -> tuple[str, float]:
+        """The critique of a draft and its US dollars; one that a run got before it broke off is not asked again."""
+        key = digest({"critic": self.identity, "critique of": draft.request})
+        known = self.answers.known([key]).get(key)
+        if known is not None:
+            if not self.answers.shared:
+                self.purse.add(known["usd"])
+            return known["critique"], known["usd"]
+        reply = paid(self.endpoint, draft.request, self.sampling, self.purse)
+        text, usd = reply.text.strip(), self.endpoint.config.usd(reply.input_tokens, reply.output_tokens)
+        if text:
+            self.answers.keep({key: {"critique": text, "usd": usd}})
+        return text, usd

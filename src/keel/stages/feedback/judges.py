@@ -1,6 +1,6 @@
 """Who judges: a Python function, or a model behind an address. A model loaded here is in `local`. No torch here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import exp
@@ -102,9 +102,14 @@ class EndpointJudge:
         return {"url": c.url, "model": c.model, "api": c.api, "verdicts": self.verdicts, **reasoned}
 
     def size(self, question: Question) -> tuple[int, int]:
-        if self.verdicts == "text" or self.tells is False:
+        if self.verdicts == "text" or (self.verdicts == "auto" and not self.tells):  # the dearer way until it is known
             return estimated_tokens(question.text), self.max_new_tokens
         return estimated_tokens(question.direct), VERDICT_TOKENS
+
+    def recall(self, said: Iterable[Said]) -> None:
+        """Learn from verdicts of before whether the server tells log-probabilities."""
+        if self.tells is None and any(one.probability is not None for one in said):
+            self.tells = True
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         in_parallel(self.endpoint, questions, lambda number, question: keep({number: self.one(question)}))

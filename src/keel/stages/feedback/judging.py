@@ -17,7 +17,7 @@ from keel.data.formats import to_values
 from keel.data.records import Comparison, prompt_text
 from keel.stages.endpoint import EndpointConfig
 from keel.stages.feedback.answers import Answers, Estimate, Purse
-from keel.stages.feedback.judges import AIJudge
+from keel.stages.feedback.judges import AIJudge, EndpointJudge
 from keel.stages.feedback.question import DIRECT, REASONED, TEMPLATE, Question, Said
 from keel.stages.labels import Pair
 from keel.stats.arrays import sigmoid
@@ -161,8 +161,15 @@ class AILabeller:
         return digest(self.settings)
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Comparison]:
-        """A comparison for each pair that the judge has an opinion on."""
-        return [self.comparison(judged, p) for judged in self.judged(pairs) if (p := judged.probability) is not None]
+        """A comparison for each pair that the judge has an opinion on. TrainingError where all of them are ties."""
+        made = [self.comparison(judged, p) for judged in self.judged(pairs) if (p := judged.probability) is not None]
+        if len(made) > 1 and all(record.preference == 0.5 for record in made):
+            raise TrainingError(
+                f"feedback: all {len(made)} labels are ties, so there is nothing to learn: the judge sees no "
+                "difference, or names a side whatever stands there. Take another judge or rubric, or let it reason "
+                "first (feedback.verdicts: text)."
+            )
+        return made
 
     def comparison(self, judged: JudgedPair, probability: float) -> Comparison:
         p = cooled(probability, self.temperature)
@@ -189,6 +196,8 @@ class AILabeller:
         self.asked.pairs, self.asked.unread = len(pairs), len(unread)
         if len(unread) > MOST_UNREAD * len(pairs):
             self.give_up(plan, said, len(unread))
+        if unread:
+            self.progress.say(f"feedback: {len(unread)} of {len(pairs)} pairs have no verdict and are left out")
         return self.last
 
     def plan(self, pair: Pair) -> list[Planned]:
@@ -215,6 +224,8 @@ class AILabeller:
         by_key = {self.key(question): question for question in questions}
         known = self.answers.known(list(by_key))
         missing = [key for key in by_key if key not in known]
+        if isinstance(self.judge, EndpointJudge):
+            self.judge.recall(as_said(value) for value in known.values())
         estimate = self.estimate([by_key[key] for key in missing], len(by_key))
         if missing:
             self.progress.say(f"feedback: {estimate}")

@@ -81,12 +81,12 @@ def open_revision(
     run: Run, config: ConstitutionConfig, constitution: Constitution, model: ModelConfig, policy: PolicyFiles
 ) -> Revision:
     """The critic of a recipe with its principles; the policy itself where the recipe names none."""
-    source, purse = config.critic, None
+    source, purse, answers = config.critic, None, answers_of(run, config.cache)
     sampling = Sampling(max_new_tokens=config.critic_tokens, temperature=config.temperature, seed=run.seed)
     critic: Critic
     if source is not None and source.endpoint is not None:
         purse = Purse(source.endpoint, config.budget_usd)
-        critic = EndpointCritic(Endpoint(source.endpoint), sampling, purse)
+        critic = EndpointCritic(Endpoint(source.endpoint), sampling, purse, answers)
     elif source is not None and source.python is not None:
         critic = PythonCritic.named(source.python, "constitution.critic.python", run.recipe_folder)
     else:
@@ -96,7 +96,7 @@ def open_revision(
         config=config,
         constitution=constitution,
         critic=critic,
-        answers=answers_of(run, config.cache),
+        answers=answers,
         seed=run.seed,
         progress=run.progress,
         purse=purse,
@@ -116,7 +116,8 @@ def refuse_self_judging(config: FeedbackConfig, policy: str, directory: Path) ->
     else:
         who = str(source.path)
         path, _ = policy_at(who)
-        same = same_weights(path, policy) or Path(path).resolve().is_relative_to(directory.resolve())
+        named = not (Path(path).is_dir() and Path(policy).is_dir()) and called(path) == called(policy)
+        same = named or same_weights(path, policy) or Path(path).resolve().is_relative_to(directory.resolve())
     if same:
         raise GateError(
             f"feedback.judge: {who} is the model that is trained ({policy}), and a model prefers its own answers. Let "

@@ -32,7 +32,8 @@ REASONED = "Give your reason in one or two sentences, then end with one line: {v
 DIRECT = "Say which answer is better with one word and nothing else: {verdicts}"
 VERDICTS: dict[str, Verdict] = {"1": "first", "2": "second", "tie": "tie"}
 SHARES: dict[Verdict, float] = {"first": 1.0, "second": 0.0, "tie": 0.5}
-SAID = re.compile(r"verdict\W{0,6}(1|2|tie)\b", re.IGNORECASE)
+SAID = re.compile(r"verdict\W{0,6}(?:answer\W{1,3})?(1|2|tie)\b", re.IGNORECASE)
+MARK = re.compile(r"\[(?=(?:end of )?(?:prompt|answer|guide|critique)\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +66,16 @@ class Question:
     def _with(self, ending: str) -> str:
         return TEMPLATE.format(
             guide=f"\n[guide]\n{self.guide}\n[end of guide]\n" if self.guide else "",
-            prompt=prompt_text(self.prompt),
-            first=self.first,
-            second=self.second,
+            prompt=unmarked(prompt_text(self.prompt)),
+            first=unmarked(self.first),
+            second=unmarked(self.second),
             ending=ending,
         )
+
+
+def unmarked(text: str) -> str:
+    """Material without marks of its own, so that no answer can end early and go on as the judge's instructions."""
+    return MARK.sub("(", text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from keel.core.artifacts import Artifact
 from keel.core.config import digest, to_dict
-from keel.core.errors import TrainingError
+from keel.core.errors import EndpointError, TrainingError
 from keel.core.files import atomic_write_json, atomic_write_text
 from keel.core.progress import Progress
 from keel.core.seed import derive
@@ -23,6 +23,8 @@ from keel.stages.inputs import write_sides
 from keel.stages.sections.constitution import Constitution, ConstitutionConfig, Principle
 
 REVISIONS, CONSTITUTION = "revisions.jsonl", "constitution.json"
+MOST_EMPTY = 0.5
+"""Share of empty revisions in a round beyond which a critic is taken to answer nonsense."""
 
 
 @dataclass
@@ -63,7 +65,10 @@ class Revision:
         return len(self.constitution.principles)
 
     def revised(self, drafts: Sequence[tuple[Prompt, str]]) -> list[Demonstration]:
-        """The last revision of each draft; an empty one counts as none, and the text before it stays."""
+        """The last revision of each draft; an empty one counts as none, and the text before it stays.
+
+        EndpointError or TrainingError for a critic that mostly writes nothing.
+        """
         texts = [text for _, text in drafts]
         self.steps = []
         for round in range(self.config.rounds):
@@ -71,7 +76,9 @@ class Revision:
                 Draft(prompt=prompt, text=text, principle=self.principle(prompt, round))
                 for (prompt, _), text in zip(drafts, texts, strict=True)
             ]
-            for number, (draft, said) in enumerate(zip(asked, self.asked(asked, round), strict=True)):
+            revised = self.asked(asked, round)
+            self.refuse_silence(asked, revised)
+            for number, (draft, said) in enumerate(zip(asked, revised, strict=True)):
                 empty = not said.revision.strip()
                 self.empty += empty
                 texts[number] = draft.text if empty else said.revision
@@ -87,6 +94,19 @@ class Revision:
                     }
                 )
         return [Demonstration(prompt, text) for (prompt, _), text in zip(drafts, texts, strict=True)]
+
+    def refuse_silence(self, drafts: Sequence[Draft], revised: Sequence[Revised]) -> None:
+        """Say that the critic mostly wrote nothing, and forget that, so that a critic put right is asked again."""
+        empty = [draft for draft, said in zip(drafts, revised, strict=True) if not said.revision.strip()]
+        if len(empty) <= MOST_EMPTY * len(drafts):
+            return
+        self.answers.forget([self.key(draft) for draft in empty])
+        kind = EndpointError if self.purse is not None else TrainingError
+        raise kind(
+            f"constitution: {len(empty)} of {len(drafts)} revisions are empty, so the policy would learn its own "
+            "drafts. A critic that finds nothing wrong must return the draft as it is. Take another critic, or raise "
+            "constitution.critic_tokens; the other revisions are kept, these are asked for again."
+        )
 
     def asked(self, drafts: Sequence[Draft], round: int) -> list[Revised]:
         """Critique and revision of each draft, asked for where they are not known."""
@@ -158,6 +178,11 @@ def revise(
 
     def body(context: StageContext) -> StageResult:
         first = list(drafts())
+        if not first:
+            raise TrainingError(
+                "none of the policy's drafts has any text, so there is nothing to revise. Raise "
+                "constitution.max_new_tokens, or train SFT more."
+            )
         records = revision.revised(first)
         train, held_out = split(records, outside + config.holdout * (1 - outside))
         if not train:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keel.core.artifacts import Artifact
+from keel.core.errors import DataError
 from keel.core.seed import generator
 from keel.data.formats import DataConfig, read_comparisons, read_demonstrations, write_jsonl
 from keel.data.records import Comparison, Demonstration, Prompt
@@ -82,6 +83,8 @@ def ai_labeller(work: Work) -> AILabeller:
     """The recipe's AI judge, held against people's golden votes first. GateError for one that may not judge."""
     if work.judge is None:
         config, by = required(work.recipe.feedback), work.recipe.constitution
+        if config.pairs is not None:
+            unlabelled(work, config, config.pairs)  # what is wrong with them is told before anything is asked
         principles = read_constitution(Path(by.path)) if by else None
         labeller = open_labeller(work.context, config, work.recipe.model, principles)
         labeller.per_pair = by.preferences if by else "one"
@@ -106,10 +109,23 @@ def golden_report(work: Work, config: FeedbackConfig, labeller: AILabeller) -> A
     return None if golden is None else calibrate(work.context, labeller, golden)
 
 
-def labelled_anew(work: Work, config: FeedbackConfig, pairs: DataConfig) -> RecordSet:
-    """A file of comparisons with the judge's preferences in the place of its own."""
+def unlabelled(work: Work, config: FeedbackConfig, pairs: DataConfig) -> list[Comparison]:
+    """The pairs to label. GateError for answers of the judge, DataError where nothing would be left to measure on."""
     records = read_comparisons(pairs)
     refuse_own_answers(config, {name for record in records for name in record.models}, pairs.path)
+    if work.recipe.learns_from_comparisons:
+        train, held_out = split(records, pairs.holdout)
+        if not train or not held_out:
+            raise DataError(
+                f"{pairs.path}: {len(train)} comparisons are left to learn from and {len(held_out)} to measure on "
+                f"(holdout={pairs.holdout:g}); both are needed. Change feedback.pairs.holdout, or add prompts."
+            )
+    return records
+
+
+def labelled_anew(work: Work, config: FeedbackConfig, pairs: DataConfig) -> RecordSet:
+    """A file of comparisons with the judge's preferences in the place of its own."""
+    records = unlabelled(work, config, pairs)
     judge, labeller = ai_judge(work), ai_labeller(work)
 
     def body(context: StageContext) -> StageResult:
