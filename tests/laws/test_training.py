@@ -43,7 +43,7 @@ from keel.algorithms.sft import SFT
 from keel.batch.types import PairBatch, TokenBatch
 from keel.models.generate import InProcessSampler
 from keel.train.judge import FunctionScorer, Judge
-from keel.train.loop import LoopConfig, fit
+from keel.train.loop import LoopConfig, fit, moved_past
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resume import Checkpoints
 from keel.train.rollout import EncodedPrompt, Reference, RolloutConfig, RolloutSource
@@ -252,6 +252,25 @@ def test_a_policy_learns_what_pays(name):
     per_update = torch.tensor([0.0, *totals]).diff() / 16
     assert per_update[:5].mean() < 0.6
     assert per_update[-5:].mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_an_update_ends_when_the_policy_has_moved_far_enough(name):
+    """The first step is on policy, so it is the second that finds the policy moved; four would be due."""
+    work = online(name, optim("adamw"), updates=1)
+    near, far = (
+        next(fit(work.source(0), work.algorithm, work.optimizer, work.loop, enough=moved_past(limit)))
+        for limit in (1e-8, None)
+    )
+    assert near["approx_kl"] > 1e-8
+    assert (near["optimizer_steps"], far["optimizer_steps"]) == (2, 4)
+
+
+@pytest.mark.parametrize("name", [*PREFERENCE, "kto"])
+def test_a_method_on_judgments_goes_by_the_ratio_of_their_weights(name):
+    bench = BENCHES[name]()
+    batch = bench.algorithm.prepare(bench.raw)
+    bench.gradient(replace(batch, weight=batch.weight / 1000)).assert_close(bench.gradient(batch), 1e-5)
 
 
 @pytest.mark.parametrize("form", ["head", "implicit", "hybrid"])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from keel.batch.collate import EncodedResponse, token_batch
-from keel.train.loop import LoopConfig, fit, mean_metrics, shuffled
+from keel.train.loop import LoopConfig, fit, mean_metrics, moved_past, never, shuffled
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.settings import OptimConfig
 from keel.train.step import LossTerms
@@ -74,6 +74,11 @@ def test_a_batch_is_left_when_the_algorithm_has_enough_and_the_next_is_begun():
     )
     assert [report["optimizer_steps"] for report in reports] == [2, 3]
     assert len(algorithm.prepared) == 2
+
+
+def test_an_update_of_rl_ends_beyond_its_limit_and_without_one_never():
+    assert moved_past(None) is never
+    assert [moved_past(0.05)({"approx_kl": found}) for found in (0.0, 0.05, 0.051)] == [False, False, True]
 
 
 def test_the_caller_stops_by_leaving():

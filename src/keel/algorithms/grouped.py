@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from keel.algorithms.ppo import KLPenalty, policy_figures
-from keel.algorithms.settings import CriticFreeConfig, GroupConfig
+from keel.algorithms.settings import GroupConfig
 from keel.batch.pack import pack
 from keel.batch.types import Experience, Rollout
 from keel.functional.policy_losses import clipped_surrogate
 from keel.models.packed import logprobs_and_entropy
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 
 def returns(rollout: Rollout, kl: KLPenalty) -> Tensor:
@@ -44,8 +44,3 @@ def clipped_terms(
         figure_count=kept.sum(),
         maxima={"log_ratio_max": (logprobs.detach() - old).abs().max()},
     )
-
-
-def far_enough(config: CriticFreeConfig, metrics: Metrics) -> bool:
-    """True when an update has moved the policy as far from the one that sampled as the config allows."""
-    return config.stop_at_kl is not None and metrics["approx_kl"] > config.stop_at_kl

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from keel.algorithms.grouped import clipped_terms, far_enough, returns
+from keel.algorithms.grouped import clipped_terms, returns
 from keel.algorithms.ppo import KLPenalty
 from keel.algorithms.settings import GRPOConfig
 from keel.batch.types import Experience, Rollout, widen
 from keel.functional.advantages import group_centred, group_normalised
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 
 @dataclass
@@ -53,7 +53,3 @@ class GRPO:
             return torch.full_like(rows.logprobs, 1 / self.max_new_tokens)
         lengths = rows.sum_per_response(torch.ones_like(rows.logprobs))
         return (1 / lengths.clamp(min=1))[rows.response_of_token]
-
-    def enough(self, metrics: Metrics) -> bool:
-        """True when this update has moved the policy far enough from the one that sampled."""
-        return far_enough(self.config, metrics)

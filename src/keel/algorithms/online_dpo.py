@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from keel.algorithms.grouped import far_enough
 from keel.algorithms.ppo import KLPenalty
 from keel.algorithms.settings import OnlineDPOConfig
 from keel.batch.pack import pack
@@ -20,7 +19,7 @@ from keel.batch.types import Rollout
 from keel.functional.kl import kl_k2
 from keel.functional.preference_losses import dpo, ipo
 from keel.models.packed import logprobs_and_entropy
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 
 @dataclass
@@ -60,10 +59,6 @@ class OnlineDPO:
             },
             maxima={"log_ratio_max": (logprobs.detach() - rows.logprobs)[rows.response_mask].abs().max()},
         )
-
-    def enough(self, metrics: Metrics) -> bool:
-        """True when this update has moved the policy far enough from the one that sampled."""
-        return far_enough(self.config, metrics)
 
 
 def best_and_worst(scores: Tensor, fanout: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from keel.functional.masking import whiten
 from keel.functional.policy_losses import clipped_surrogate, clipped_value_loss
 from keel.models.critic import Critic
 from keel.models.packed import hidden_before, logprobs_and_entropy
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
@@ -96,10 +96,6 @@ class PPO:
             },
             maxima={"log_ratio_max": (logprobs.detach() - old).abs().max()},
         )
-
-    def enough(self, metrics: Metrics) -> bool:
-        """True when this update has moved the policy far enough from the one that sampled."""
-        return self.config.stop_at_kl is not None and metrics["approx_kl"] > self.config.stop_at_kl
 
 
 def at_last_token(rollout: Rollout, scores: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from keel.algorithms.grouped import clipped_terms, far_enough
+from keel.algorithms.grouped import clipped_terms
 from keel.algorithms.ppo import KLPenalty, at_last_token
 from keel.algorithms.settings import ReinforcePPConfig
 from keel.batch.types import Experience, Rollout, widen
 from keel.functional.advantages import group_centred, reward_to_go
 from keel.functional.masking import whiten
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 
 @dataclass
@@ -38,7 +38,3 @@ class ReinforcePP:
 
     def loss(self, rows: Experience) -> LossTerms:
         return clipped_terms(self.policy, rows, self.config, self.kl, self.temperature, count=rows.response_mask.sum())
-
-    def enough(self, metrics: Metrics) -> bool:
-        """True when this update has moved the policy far enough from the one that sampled."""
-        return far_enough(self.config, metrics)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from keel.algorithms.grouped import clipped_terms, far_enough, returns
+from keel.algorithms.grouped import clipped_terms, returns
 from keel.algorithms.ppo import KLPenalty
 from keel.algorithms.settings import RLOOConfig
 from keel.batch.types import Experience, Rollout, widen
 from keel.functional.advantages import leave_one_out
-from keel.train.step import LossTerms, Metrics
+from keel.train.step import LossTerms
 
 
 @dataclass
@@ -34,7 +34,3 @@ class RLOO:
     def loss(self, rows: Experience) -> LossTerms:
         responses = rows.response_lengths.new_tensor(rows.num_responses, dtype=torch.int64)
         return clipped_terms(self.policy, rows, self.config, self.kl, self.temperature, count=responses)
-
-    def enough(self, metrics: Metrics) -> bool:
-        """True when this update has moved the policy far enough from the one that sampled."""
-        return far_enough(self.config, metrics)

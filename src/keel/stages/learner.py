@@ -26,7 +26,7 @@ from keel.stages.roles import write_role
 from keel.stages.sections.rl import RLConfig
 from keel.stages.telling import CLIPPED_WATCH, SAMPLES_SHOWN, clipping_verdict, shown, silence_verdict
 from keel.train.judge import Judge
-from keel.train.loop import LoopConfig, fit
+from keel.train.loop import LoopConfig, fit, moved_past
 from keel.train.one_trunk import OneTrunk
 from keel.train.optim import Optimizer, ParameterGroup, trainable
 from keel.train.resample import compared_batches
@@ -92,15 +92,13 @@ class Learner:
             micro_batch_tokens=config.micro_batch_tokens,
             seed=self.seed,
         )
-        algorithm = self.algorithm
-        if isinstance(algorithm, PPO):
-            source = self.source.critic_batches(algorithm.critic, start, config.updates)
-            return fit(source, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
-        batches = partial(compared_batches, self.source) if config.compares_samples else self.source.batches
+        algorithm: Any = self.algorithm  # each takes and prepares batches of its own kind
+        batches: Any = partial(compared_batches, self.source) if config.compares_samples else self.source.batches
+        if self.critic is not None:
+            batches = partial(self.source.critic_batches, self.critic)
         rollouts = batches(start, config.updates)
-        if isinstance(algorithm, OnlineDPO):
-            return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
-        return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=algorithm.enough)
+        enough = moved_past(self.method.stop_at_kl)
+        return fit(rollouts, algorithm, self.optimizer, loop, start=start, enough=enough)
 
     def _algorithm(self) -> PPO | RLOO | GRPO | ReinforcePP | OnlineDPO:
         config = self.config

@@ -52,6 +52,14 @@ def never(metrics: Metrics) -> bool:
     return False
 
 
+def moved_past(limit: float | None) -> Callable[[Metrics], bool]:
+    """The stopping rule of RL: a step found the policy over `limit` nats per token from the one that sampled.
+
+    None sets no limit.
+    """
+    return never if limit is None else lambda metrics: metrics["approx_kl"] > limit
+
+
 def fit(
     source: Iterable[RawBatch],
     algorithm: Algorithm[RawBatch, Ready],
