@@ -5,14 +5,15 @@ age. Of each number only a window is looked through for one that this rater has 
 nothing is the rest searched, and what that search finds beyond its need is remembered for the next time.
 
 Insiders (`Membership.insider`) may read the votes on items that are revealed. They are never given these, but to settle
-them, nor golden items, nor repeats of what others have judged too.
+them and where all that was ever said is their own and taken back, nor golden items, nor repeats of what others have
+judged too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from sqlalchemy import Row, Select, bindparam, exists, select, text
+from sqlalchemy import Row, Select, and_, bindparam, exists, or_, select, text
 
 from keel.store import tables
 from keel.store.rows import Candidate, Candidates, Lease, Membership, Project, Purpose, Round
@@ -22,7 +23,7 @@ from keel.store.texts import strings_of
 if TYPE_CHECKING:
     from keel.store.store import Transaction
 
-SLOTS, LEASES, MEMBERS = tables.slots, tables.leases, tables.memberships
+SLOTS, LEASES, MEMBERS, JUDGMENTS = tables.slots, tables.leases, tables.memberships, tables.judgments
 WINDOW = 300
 """Items with the same number of votes that are looked through before the next number is tried."""
 EVERYTHING = 1 << 40
@@ -59,7 +60,17 @@ def _unseen_of(level: Select[tuple[int]]) -> Select[tuple[int]]:
 
 
 UNSEEN = _unseen_of(LEVEL)
-UNSEEN_AND_HIDDEN = _unseen_of(LEVEL.where(~SLOTS.c.revealed))  # a statement of its own: UNSEEN reads only the index
+_of_item = select(JUDGMENTS.c.id).where(JUDGMENTS.c.item_id == SLOTS.c.item_id)
+NEW_TO_INSIDERS = or_(
+    ~SLOTS.c.revealed,
+    and_(
+        ~said_by_others(0),
+        exists(_of_item.where(JUDGMENTS.c.user_id == bindparam("user"))).correlate(SLOTS),
+        ~exists(_of_item.where(JUDGMENTS.c.user_id != bindparam("user"))).correlate(SLOTS),
+    ),
+)
+"""Nobody else's vote or known answer was ever to be read: who judges alone can take a vote back and be asked again."""
+UNSEEN_BY_INSIDERS = _unseen_of(LEVEL.where(NEW_TO_INSIDERS))  # a statement of its own: UNSEEN reads only the index
 NEXT_SKILLS = (
     select(SLOTS.c.skills)
     .where(OPEN, SLOTS.c.project_id == bindparam("project"), SLOTS.c.skills > bindparam("after"))
@@ -196,7 +207,7 @@ def _unseen(
     tx: "Transaction", project: Project, member: Membership, allowed: Sequence[str], window: int, enough: int
 ) -> list[int]:
     """Open items that the rater has not seen, fewest votes missing first; `window` of each number are looked at."""
-    query = UNSEEN_AND_HIDDEN if member.insider else UNSEEN
+    query = UNSEEN_BY_INSIDERS if member.insider else UNSEEN
     found: list[int] = []
     for filled in range(project.settings.overlap - 1, -1, -1):
         for skills in allowed:
@@ -213,7 +224,7 @@ def _remembered(tx: "Transaction", project: Project, member: Membership, allowed
     if not items or not allowed:
         return []
     values = {"items": items, "user": member.user_id, "overlap": project.settings.overlap, "allowed": allowed}
-    query = STILL_OPEN.where(~SLOTS.c.revealed) if member.insider else STILL_OPEN
+    query = STILL_OPEN.where(NEW_TO_INSIDERS) if member.insider else STILL_OPEN
     still = {row[0] for row in tx.rows(query, values)}
     left = [item for item in items if item in still]
     if left:

@@ -10,7 +10,9 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    and_,
     bindparam,
+    exists,
     func,
     insert,
     literal_column,
@@ -24,7 +26,7 @@ from keel.core.errors import DataError
 from keel.data.records import Choice
 from keel.store import tables
 from keel.store.rows import CHOICES, Item, ItemState, Kind, NewItem, Page
-from keel.store.slots import recount_project, slot_of, write
+from keel.store.slots import recount_project, said_by_others, slot_of, write
 from keel.store.texts import (
     canonical,
     checked,
@@ -40,7 +42,8 @@ from keel.store.texts import (
 if TYPE_CHECKING:
     from keel.store.store import Transaction
 
-ITEMS, SLOTS = tables.items, tables.slots
+ITEMS, SLOTS, LEASES, JUDGMENTS = tables.items, tables.slots, tables.leases, tables.judgments
+MEMBERS, USERS = tables.memberships, tables.users
 BATCH = 500
 """Rows read or written by one statement; SQLite takes at most 999 values in one."""
 FLAGGED: ColumnElement[bool] = literal_column(
@@ -157,10 +160,15 @@ class Items:
         for start in range(0, len(values), BATCH):
             self._tx.run(query, values[start : start + BATCH])
 
-    def reveal(self, project_id: int) -> None:
-        """Whatever was said of any item so far may be read from now on; insiders are not asked about those any more."""
+    def reveal(self, project_id: int, until: float | None = None) -> None:
+        """Whatever was said of any item so far, or up to a moment, may be read from now on, what was taken back again
+        included; insiders are not asked about those items any more.
+        """
         self._tx.lock(project_id)
-        where = (SLOTS.c.project_id == project_id, ~SLOTS.c.revealed, SAID)
+        said = select(JUDGMENTS.c.item_id).where(JUDGMENTS.c.project_id == project_id)
+        if until is not None:
+            said = said.where(JUDGMENTS.c.created <= until)
+        where = (SLOTS.c.project_id == project_id, ~SLOTS.c.revealed, SLOTS.c.item_id.in_(said))
         self._tx.run(update(SLOTS).where(*where).values(revealed=True))
 
     def hidden(self, project_id: int) -> frozenset[int]:
@@ -190,6 +198,27 @@ class Items:
         """The combinations of skills that open pairs ask for; the empty one is any rater's."""
         query = select(SLOTS.c.skills).distinct().where(SLOTS.c.project_id == project_id, OPEN)
         return sorted(strings_of(row[0]) for row in self._tx.rows(query))
+
+    def revealed_and_open(self, project_id: int) -> list[tuple[tuple[str, ...], int, int, int]]:
+        """Of open pairs that insiders are not asked about any more: (skills, votes, raters who are no insiders and are
+        done with it, how many such pairs).
+        """
+        seen = (
+            select(func.count())
+            .select_from(LEASES)
+            .join(MEMBERS, and_(MEMBERS.c.user_id == LEASES.c.user_id, MEMBERS.c.project_id == LEASES.c.project_id))
+            .join(USERS, USERS.c.id == MEMBERS.c.user_id)
+            .where(LEASES.c.item_id == SLOTS.c.item_id, LEASES.c.purpose == "judge", LEASES.c.state == "done")
+            .where(MEMBERS.c.active, MEMBERS.c.role == "rater", ~MEMBERS.c.insider, ~USERS.c.admin)
+            .correlate(SLOTS)
+            .scalar_subquery()
+            .label("seen")
+        )
+        taken_back = ~said_by_others(0) & exists(select(JUDGMENTS.c.id).where(JUDGMENTS.c.item_id == SLOTS.c.item_id))
+        inner = select(SLOTS.c.skills, SLOTS.c.votes, seen)
+        inner = inner.where(SLOTS.c.project_id == project_id, OPEN, SLOTS.c.revealed, ~taken_back).subquery()
+        query = select(inner, func.count().label("pairs")).group_by(inner.c.skills, inner.c.votes, inner.c.seen)
+        return sorted((strings_of(row.skills), row.votes, row.seen, row.pairs) for row in self._tx.rows(query))
 
     def _slot(self, item_id: int) -> tuple[Row, int]:
         """Under the project's lock, with the project's overlap."""

@@ -232,10 +232,10 @@ def _check_open(project: Project) -> None:
 
 def _must_be_blind(member: Membership, lease: Lease, slot: Row, before: Judgment | None) -> None:
     """ConflictError where this person may have read what others said, or the known answer, since they were asked."""
-    if not member.insider or not slot.revealed or lease.purpose in {"adjudicate", "calibration"}:
+    if not member.insider or not slot.revealed or lease.purpose == "adjudicate":
         return
     own = (lease.purpose == "repeat") or (before is not None and before.choice != "withdrawn")
-    if lease.purpose == "golden" or by_others(slot, int(own)):
+    if lease.purpose in {"golden", "calibration"} or by_others(slot, int(own)):
         raise ConflictError(
             "What others said of this pair may be read by seniors and leads now, so that nothing more is taken from "
             "you about it; what you said before stands. Go on with the next one."

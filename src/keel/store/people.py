@@ -88,8 +88,11 @@ class People:
         self._change(user_id, active=active)
 
     def set_admin(self, user_id: int, admin: bool) -> None:
+        """Who was one could read all that is told to leads, and stays an insider where they are a member."""
         if not admin:
             self._keep_an_admin(user_id)
+            if self.user(user_id).admin:
+                self._tx.run(update(MEMBERS).where(MEMBERS.c.user_id == user_id).values(insider=True))
         self._change(user_id, admin=admin)
 
     def erase(self, user_id: int, *, by: int | None, now: float) -> None:

@@ -79,8 +79,8 @@ class Membership:
     """Number of the calibration round that the rater passed; None while still locked."""
     joined: float = 0.0
     insider: bool = False
-    """Is or was a senior or lead, or is an administrator: may have read the votes and known answers that are revealed,
-    and is therefore never asked about those items, but to settle them."""
+    """Is or was a senior or lead, or an administrator while a member: may have read the votes and known answers that
+    are revealed, and is therefore never asked about those items, but to settle them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

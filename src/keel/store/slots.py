@@ -102,7 +102,8 @@ def write(tx: "Transaction", slot: Row, new: dict[str, Any], overlap: int) -> No
     new["votes"] = sum(new[answer] for answer in ANSWERS)
     new["filled"] = new["votes"] + new["live"]
     new["state"] = state_of(new, overlap)
-    new["revealed"] = slot.revealed or new["state"] != "open" or new["kind"] == "golden"
+    said = new["votes"] + new["skips"] > 0 or new["settled"] is not None
+    new["revealed"] = slot.revealed or (said and new["state"] != "open") or new["kind"] == "golden"
     tx.run(WRITE, {"item": slot.item_id, **{f"new_{name}": new[name] for name in WRITTEN}})
     if new["kind"] != slot.kind or new["removed"] != slot.removed:
         recount_project(tx, slot.project_id)
