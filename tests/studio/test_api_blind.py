@@ -7,6 +7,7 @@ from helpers.postgres import postgres_server
 from helpers.studio import Person, Studio, pairs
 
 from keel.store.rows import NewItem
+from keel.studio.api import snapshots
 from keel.studio.figures import Kept
 
 READERS = ("viewer", "rater", "senior", "lead", "admin")
@@ -141,6 +142,37 @@ def test_exporting_known_answers_reveals_no_votes(studio):
     lead = studio.person("lead")
     assert [record["golden"] for record in exported(lead, "golden")] == [True]
     assert REASON not in told(lead, "/items")
+
+
+def test_a_snapshot_tells_only_the_votes_that_it_holds(studio):
+    studio.add_items([*pairs(4), NewItem(prompt="known", a="x", b="y", gold="a")])
+    studio.person("lead").ask("PATCH", "/projects/p", {"settings": {"golden_share": 0.0}})
+    studio.add_member("voter")
+    lead, voter = studio.person("lead"), studio.person("voter")
+    early = say(voter)
+    lead.ask("POST", "/projects/p/snapshots", {"name": "early"})
+    lead.ask("POST", "/projects/p/snapshots", {"name": "known", "kind": "golden"})
+    say(voter)
+    assert lead.http.get("/api/v1/projects/p/snapshots/known/download").text
+    with studio.store.reading() as tx:
+        assert not any(item.revealed for item in tx.items.each(studio.project.id, "pair"))
+    assert lead.http.get("/api/v1/projects/p/snapshots/early/download").text
+    with studio.store.reading() as tx:
+        assert [item.prompt for item in tx.items.each(studio.project.id, "pair") if item.revealed] == [early]
+
+
+def test_votes_that_arrive_while_an_export_begins_are_revealed_with_it(studio, monkeypatch):
+    studio.add_items(pairs(2))
+    told = snapshots._history
+
+    def late(store, visit):
+        say(studio.person("rater"))
+        yield from told(store, visit)
+
+    monkeypatch.setattr(snapshots, "_history", late)
+    (row,) = exported(studio.person("lead"), "history")
+    with studio.store.reading() as tx:
+        assert tx.items.get(row["item"]).revealed
 
 
 def test_a_lead_is_not_given_again_what_they_hold_after_an_export(studio):

@@ -68,13 +68,27 @@ def test_pairs_that_too_few_may_judge_are_told(studio):
     studio.add_items([*pairs(3), NewItem(prompt="law?", a="x", b="y", skills=("law",))])
     studio.person("lead").ask("PATCH", "/projects/p", {"settings": {"overlap": 2}})
     told = studio.person("viewer").ask("GET", "/projects/p/progress")
-    assert told["short_of_raters"] == [{"skills": ["law"], "raters": 0, "wanted": 2}]
+    assert told["short_of_raters"] == [{"skills": ["law"], "raters": 0, "wanted": 2, "pairs": None}]
     assert "Pairs that need law cannot get their 2 votes:" in page(studio, "/p/p")
     assert studio.person("rater").ask("GET", "/projects/p/progress")["short_of_raters"] is None
     studio.person("lead").ask("PATCH", "/projects/p", {"settings": {"overlap": 5}})
     told = studio.person("lead").ask("GET", "/projects/p/progress")["short_of_raters"]
-    assert told == [{"skills": [], "raters": 3, "wanted": 5}, {"skills": ["law"], "raters": 0, "wanted": 5}]
+    assert [(gap["skills"], gap["raters"], gap["wanted"]) for gap in told] == [([], 3, 5), (["law"], 0, 5)]
     assert "Some pairs cannot get their 5 votes:" in page(studio, "/p/p")
+
+
+def test_pairs_that_only_those_could_judge_who_may_read_their_votes_are_told(studio):
+    studio.add_items(pairs(4))
+    lead, rater = studio.person("lead"), studio.person("rater")
+    lead.ask("PATCH", "/projects/p", {"settings": {"overlap": 2, "repeat_share": 0.0}})
+    assert judged(rater, 0)
+    assert lead.ask("GET", "/projects/p/progress")["short_of_raters"] == []
+    assert lead.http.get("/api/v1/projects/p/export").status_code == 200
+    told = lead.ask("GET", "/projects/p/progress")["short_of_raters"]
+    assert told == [{"skills": [], "raters": 0, "wanted": 1, "pairs": 1}]
+    assert "1 pair cannot get the missing 1 vote:" in page(studio, "/p/p")
+    studio.add_member("second")
+    assert lead.ask("GET", "/projects/p/progress")["short_of_raters"] == []
 
 
 def test_a_card_tells_how_agreement_and_known_answers_went_over_time(tmp_path):

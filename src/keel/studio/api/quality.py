@@ -63,6 +63,10 @@ class Shortage(Model):
     raters: int
     """Members who have them all and may judge."""
     wanted: int
+    """Votes that each lacks."""
+    pairs: int | None = None
+    """How many pairs, where it is their votes that can be read: seniors and leads are not asked about those any more,
+    and `raters` are the others who have not judged them. null: every pair with these skills."""
 
 
 class ProgressShown(Model):
@@ -227,10 +231,20 @@ def _agreement(store: Store, visit: Visit) -> AgreementShown:
 
 
 def _shortages(tx: Transaction, visit: Visit) -> list[Shortage]:
-    held = [member.skills for member in tx.people.members(visit.of.id) if member.active and member.role in JUDGES]
+    judges = [member for member in tx.people.members(visit.of.id) if member.active and member.role in JUDGES]
+    blind = [set(member.skills) for member in judges if not member.insider]
     overlap = visit.of.settings.overlap
-    short = short_of_raters(tx.items.skills_wanted(visit.of.id), held, overlap)
-    return [Shortage(skills=list(skills), raters=number, wanted=overlap) for skills, number in short.items()]
+    short = short_of_raters(tx.items.skills_wanted(visit.of.id), [member.skills for member in judges], overlap)
+    found = [Shortage(skills=list(skills), raters=number, wanted=overlap) for skills, number in short.items()]
+    lacking: Counter[tuple[tuple[str, ...], int, int]] = Counter()
+    for skills, votes, seen, pairs in tx.items.revealed_and_open(visit.of.id):
+        left = max(0, sum(skills_held.issuperset(skills) for skills_held in blind) - seen)
+        if skills not in short and left < overlap - votes:
+            lacking[skills, left, overlap - votes] += pairs
+    return found + [
+        Shortage(skills=list(skills), raters=raters, wanted=wanted, pairs=pairs)
+        for (skills, raters, wanted), pairs in sorted(lacking.items())
+    ]
 
 
 def known(value: float) -> float | None:

@@ -70,12 +70,13 @@ def download(
     p: ProjectPath,
     name: Annotated[str, Path(pattern=SNAPSHOT_NAME, description="Name, or 8 or more digits of the hash")],
 ) -> StreamingResponse:
-    """The records as JSON lines, checked against their hash on the way. Votes that could not be read before can be
-    from now on, so seniors and leads are not asked about those pairs any more.
+    """The records as JSON lines, checked against their hash on the way. Votes cast before it was made can be read from
+    now on, so seniors and leads are not asked about those pairs any more.
     """
     with store.writing() as tx:
         found = tx.snapshots.get(p, name)
-        tx.items.reveal(visit.of.id)
+        if found.manifest.get("kind") != "golden":
+            tx.items.reveal(visit.of.id, until=found.created)
     return _streamed(_lines(store, found), f"{p}@{found.name}.jsonl")
 
 
@@ -97,6 +98,8 @@ def export(
         if kind != "golden":
             tx.items.reveal(visit.of.id)
     rows = _history(store, visit) if kind == "history" else _now(store, visit, kind, labels)
+    if kind != "golden":
+        rows = _and_reveal(store, visit, rows)
     return _streamed((json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows), f"{p}-{kind}.jsonl")
 
 
@@ -106,6 +109,15 @@ def _now(store: Store, visit: Visit, kind: Kind, labels: Method | None) -> Itera
             yield from golden_records(tx.items.each(visit.of.id, "golden"))
         else:
             yield from records_now(tx, visit.of, labels)
+
+
+def _and_reveal(store: Store, visit: Visit, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows; votes that came between the permission and the reading are among them and may be read, too."""
+    try:
+        yield from rows
+    finally:
+        with store.writing() as tx:
+            tx.items.reveal(visit.of.id)
 
 
 def _history(store: Store, visit: Visit) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ async function sendAll() {
   let left = 0;
   for (const project of projects) {
     const outbox = new Outbox(mine + project, `/projects/${encodeURIComponent(project)}`);
-    await outbox.flush();
+    await outbox.flush().catch(() => {}); // what was not sent still waits, whatever the reason
     left += outbox.waiting().length;
   }
   return left;
