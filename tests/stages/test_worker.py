@@ -1,6 +1,7 @@
 """Reward functions in a process of their own: whatever they do, keel goes on or says what happened."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +99,8 @@ def test_what_cannot_be_loaded_is_told_at_once(worker, text, said):
         ("{'a': 1}", "returned {'a': 1}"),
         ("[[1], [2]]", r"returned \[1\] where"),
         ("(None, 1)", "returned None where"),
+        ("[10**400, 1]", "returned 1000*"),
+        ("[type('Odd', (), {'__repr__': lambda self: 1 / 0})(), 1]", "returned a Odd where"),
     ],
 )
 def test_what_is_no_list_of_numbers_is_shown(worker, returned, said):
@@ -120,6 +123,30 @@ def test_conditions_on_texts_run_there_so_that_a_slow_pattern_can_be_stopped():
     assert slow.ask(["p", "p"], ["aaa", "aab"], []) == [1.0, 0.0]
     with pytest.raises(TrainingError, match=r"ppo.rewards.slow has not answered within 2 s"):
         slow.ask(["p"], ["a" * 40 + "b"], [])
+
+
+def test_a_long_exception_is_told_in_short(worker):
+    with pytest.raises(TrainingError) as stop:
+        worker("def f(p, r): raise ValueError('x' * 10**6)").ask(["p"], ["r"], [])
+    assert len(str(stop.value)) < 1000
+
+
+def test_a_slow_pattern_does_not_outlive_keel(tmp_path):
+    code = (
+        "import os, pathlib, threading\nfrom keel.stages.worker import Worker\n"
+        "w = Worker({'text': {'must': ['(a+)+$']}}, 'slow', 60)\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(w.process.pid))\n"
+        "threading.Timer(0.5, os._exit, (9,)).start()\nw.ask(['p'], ['a' * 50 + 'b'], [])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    pid = int((tmp_path / "pid").read_text())
+    until = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    lived = alive(pid)
+    if lived:
+        os.kill(pid, signal.SIGKILL)
+    assert not lived
 
 
 def test_it_does_not_outlive_keel_even_in_the_middle_of_a_function(tmp_path):

@@ -16,6 +16,8 @@ from keel.core.files import file_sha256
 
 REPEAT = "Correct it and give the same command again; finished stages are kept."
 """How a message about somebody's function ends where it stops the run."""
+LONGEST_SAID = 600
+"""Characters of an exception's own text; some hold whole batches."""
 
 
 def load_function(spec: str, field: str, folder: Path) -> Callable[..., Any]:
@@ -87,6 +89,7 @@ def _explained(kind: type[KeelError], field: str, what: str, file: str) -> Itera
     except Exception as error:  # not our code: anything may come out of it
         where = f" at {place}" if (place := _place(error, file)) else ""
         said = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+        said = said if len(said) <= LONGEST_SAID else f"{said[:LONGEST_SAID]}…"
         raise kind(f"{field}: {what} failed{where} ({said}). {REPEAT}") from error
 
 

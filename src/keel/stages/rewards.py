@@ -1,5 +1,6 @@
 """From the settings of a reward's parts to scorers."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ def checker(part: RewardPart) -> tuple[Check, int]:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check of one response as a function of many."""
+    """A check of one response as a function of many.
+
+    Equal responses to one prompt are checked once: that saves time, and none is both in time and late.
+    """
 
     check: Check
     field: str
@@ -105,11 +109,12 @@ class Verifier:
             except (ValueError, DataError) as error:
                 raise TrainingError(f"{self.field}: the prompt {prompt[:60]!r}: {error}") from error
 
-        rows = records or [{} for _ in responses]
-        if self.workers == 1:
-            return [score(*row) for row in zip(prompts, responses, rows, strict=True)]
+        rows = list(zip(prompts, responses, records or [{} for _ in responses], strict=True))
+        keys = [(prompt, response, json.dumps(record, sort_keys=True)) for prompt, response, record in rows]
+        distinct = dict(zip(keys, rows, strict=True))
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(score, prompts, responses, rows))
+            scores = dict(zip(distinct, pool.map(lambda row: score(*row), distinct.values()), strict=True))
+        return [scores[key] for key in keys]
 
 
 def coverage_of(part: RewardPart) -> list[Coverage | None]:

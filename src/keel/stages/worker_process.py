@@ -6,6 +6,7 @@ cannot be taken for an answer.
 
 import json
 import os
+import signal
 import struct
 import sys
 import threading
@@ -20,7 +21,10 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     job = receive(questions)
-    threading.Thread(target=leave_with_parent, args=(job["parent"],), daemon=True).start()
+    if "text" in job and hasattr(signal, "setitimer"):
+        watch_parent(job["parent"])
+    else:
+        threading.Thread(target=leave_with_parent, args=(job["parent"],), daemon=True).start()
     sys.path[:] = job["path"]
     from keel.core.errors import KeelError
 
@@ -61,7 +65,7 @@ def written(answer: Any) -> Any:
     """An answer as JSON: its numbers, and of everything else how it shows itself."""
     listed = answer.tolist() if hasattr(answer, "tolist") else answer
     if not isinstance(listed, list | tuple):
-        return {"other": repr(answer)[:200]}
+        return shown(answer)
     return [number(value) for value in listed]
 
 
@@ -69,9 +73,16 @@ def number(value: Any) -> Any:
     if value is not None and not isinstance(value, str):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
-    return {"other": repr(value)[:200]}
+    return shown(value)
+
+
+def shown(value: Any) -> dict[str, str]:
+    try:
+        return {"other": repr(value)[:200]}
+    except Exception:  # somebody else's code
+        return {"other": f"a {type(value).__name__}"}
 
 
 def receive(file: int) -> Any:
@@ -93,6 +104,17 @@ def send(file: int, message: Any) -> None:
     data = struct.pack(">I", len(data)) + data
     while data:
         data = data[os.write(file, data) :]
+
+
+def watch_parent(parent: int) -> None:
+    """The same by a signal: a regular expression lets no thread in, but looks for signals."""
+
+    def look(*_: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
 
 def leave_with_parent(parent: int) -> None:
