@@ -54,3 +54,15 @@ def test_votes_that_cannot_be_sent_are_asked_about_and_never_dropped(left_behind
     page = sign_in(page.context, desk.url, "ann", "/p/helpdesk/judge")
     page.wait_for_function("() => !Object.keys(localStorage).some(key => key.includes(':op:'))", timeout=10_000)
     assert len(desk.votes(project)) == 2
+
+
+@pytest.mark.parametrize("answer", ["a page of the hotel's network", "none at all"])
+def test_whatever_answers_in_the_studio_s_place_keeps_nobody_signed_in(left_behind, answer):
+    *_, page = left_behind
+    page.unroute(SENDING)
+    page.route(SENDING, lambda route: route.fulfill(body="<p>Accept our terms") if "hotel" in answer else None)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("text=Sign out")
+    page.wait_for_url("**/login")
+    assert len([key for key in page.evaluate(KEPT) if ":op:" in key]) == 2
+    page.unroute_all(behavior="ignoreErrors")

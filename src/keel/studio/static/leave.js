@@ -3,6 +3,7 @@ import { Outbox } from "./outbox.js";
 
 const form = document.querySelector('form[action="/logout"]');
 const mine = `keel:${form?.dataset.user}:`;
+const PATIENCE_MS = 5000;
 const keysOf = (storage) => Object.keys(storage).filter((key) => key.startsWith(mine));
 
 // How many votes could not be sent.
@@ -11,7 +12,8 @@ async function sendAll() {
   let left = 0;
   for (const project of projects) {
     const outbox = new Outbox(mine + project, `/projects/${encodeURIComponent(project)}`);
-    await outbox.flush().catch(() => {}); // what was not sent still waits, whatever the reason
+    const tooLong = new Promise((done) => setTimeout(done, PATIENCE_MS));
+    await Promise.race([outbox.flush().catch(() => {}), tooLong]); // what was not sent still waits, whatever the reason
     left += outbox.waiting().length;
   }
   return left;
