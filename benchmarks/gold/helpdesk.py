@@ -61,7 +61,7 @@ ppo:
 guardian:
   snapshot_every: 4
   snapshots: 8
-  checks: {{judge: judges.py:check, every: 8, pairs: 20, label_budget: 200}}
+  checks: {{judge: judges.py:check, every: 4, pairs: 20, label_budget: 200}}
 """
 
 JUDGES = '''"""Who answers when the run asks: careful people, not the ones whose votes the reward model learned from."""

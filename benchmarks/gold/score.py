@@ -11,7 +11,7 @@ LOST = (0.10, 0.25, 0.50)
 """Shares of its gain that a run may lose."""
 ENOUGH = 0.9
 """Share of the unguarded run's best that a guarded one must keep."""
-ACTS = ("tighten", "roll_back", "stop")
+ACTS = ("correct_reward", "tighten", "roll_back", "stop")
 """What changes a run because it seems to go wrong."""
 NEEDED = 0.10
 """An act on an honest run was needed where the unguarded run ended by more than this share of its gain below its own

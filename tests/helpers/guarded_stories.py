@@ -15,6 +15,9 @@ def thanks(prompts, responses):
 def constant(prompts, responses):
     return [1.0] * len(responses)
 
+def wordy(prompts, responses):
+    return [float(len(response.split())) for response in responses]
+
 def judge(pairs):
     return [
         Comparison(prompt=pair.prompt, a=pair.a, b=pair.b, preference=0.9 if len(pair.a) > len(pair.b) else 0.2)
@@ -47,6 +50,11 @@ ALARMED: dict[str, Any] = {
     "thresholds": LOW_LINE,
 }
 """Rolls back twice, then stops. Changes for `Workplace.run`."""
+WORDY: dict[str, Any] = {
+    "ppo": {"rewards": [{"name": "wordy", "python": "people.py:wordy"}]},
+    "guardian": {"checks": {**CHECKS, "every": 1, "pairs": 16, "label_budget": 1000}},
+}
+"""Changes to ALARMED: scores that differ, and enough verdicts for a correction from the first alarm on."""
 ON_A_REWARD_MODEL = {**ALARMED, "reward": {"best_of": 0}, "ppo": {**ALARMED["ppo"], "rewards": None}}
 TIGHTENED: dict[str, Any] = {
     "ppo": {"updates": 18},

@@ -32,6 +32,8 @@ class Course:
     """Chance that judges prefer the policy of each update."""
     agreement: NDArray[np.float64]
     """Chance that the reward model prefers what the judges prefer."""
+    bias: NDArray[np.float64]
+    """Nats a verdict by which the form of the texts tells the verdicts up to each update better than the score."""
     rng: np.random.Generator
 
     def history(self) -> History:
@@ -48,7 +50,16 @@ class Course:
     def _check(self, step: int) -> dict[str, object]:
         values = (self.rng.random(PAIRS) < self.win_rate[step - 1]).astype(float)
         agreed = float(np.mean(self.rng.random(PAIRS) < self.agreement[step - 1]))
-        return {"step": step, "values": values.tolist(), "verdicts": PAIRS, "reward_agreement": agreed}
+        told = PAIRS * (step // CHECK_EVERY)
+        return {
+            "step": step,
+            "values": values.tolist(),
+            "verdicts": PAIRS,
+            "reward_agreement": agreed,
+            "bias_nats": float(self.bias[step - 1]) * told,
+            "bias_verdicts": told,
+            "bias_words": "score +1.00, surprisal -0.40",
+        }
 
 
 def healthy(seed: int, updates: int = 60) -> Course:
@@ -95,7 +106,7 @@ def healthy(seed: int, updates: int = 60) -> Course:
         "grad_norm": np.abs(noisy(0.6, 0.1)),
     }
     held_out = {"reward_mean": noisy(1.1 * gain, 0.05)}
-    return Course(steps, held_out, 0.5 + 0.2 * gain, np.full(updates, 0.72), rng)
+    return Course(steps, held_out, 0.5 + 0.2 * gain, np.full(updates, 0.72), np.full(updates, 0.005), rng)
 
 
 def _adds(name: str, slope: float) -> Callable[[Course, NDArray[np.float64]], None]:
@@ -148,6 +159,10 @@ def _lost(course: Course, since: NDArray[np.float64]) -> None:
     course.agreement = np.clip(course.agreement - 0.05 * since, 0.4, 1.0)
 
 
+def _minded(course: Course, since: NDArray[np.float64]) -> None:
+    course.bias = course.bias + 0.005 * since
+
+
 def _silent(course: Course, since: NDArray[np.float64]) -> None:
     course.steps["score_std"] = np.where(since > 10, 0.0, course.steps["score_std"])
     course.steps["score_mean"] = np.where(since > 10, -0.5, course.steps["score_mean"])
@@ -197,6 +212,7 @@ PLANTED: Mapping[str, tuple[tuple[Level, Plant], ...]] = {
     ),
     "human_gain": (("act", _repelled),),
     "reward_agreement": (("watch", _lost),),
+    "reward_bias": (("act", _minded),),
     "reward_flattened": (("act", _silent),),
     "reward_saturation": (("stop", _saturated),),
     "value_failure": (("watch", _bounded("explained_variance", -0.3, -3.0, 1.0)),),

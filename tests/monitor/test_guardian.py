@@ -1,6 +1,7 @@
 """Evidence weighed, and what follows from it."""
 
 import itertools
+import json
 from dataclasses import replace
 from math import exp, log
 from typing import get_args
@@ -33,6 +34,7 @@ from keel.monitor.guardian import (
 from keel.monitor.rules import FAMILIES, RULES
 from keel.monitor.settings import ActionsConfig, CheckConfig, GuardianConfig, RuleName
 from keel.monitor.verdict import Verdict
+from keel.stats.correction import Correction
 
 ACTS = GuardianConfig()
 ADVISES = GuardianConfig(mode="advise")
@@ -82,7 +84,7 @@ def test_a_sign_like_a_coin_weighs_nothing_but_is_named():
 
 @pytest.mark.parametrize("family", sorted(HACKING))
 def test_one_family_alone_never_acts(family):
-    signs = [sign(rule) for rule in OF_FAMILY[family] if rule not in ALONE]
+    signs = [sign(rule) for rule in OF_FAMILY[family] if rule not in (*ALONE, "reward_bias")]
     assert assess(verdicts(*signs)).probability < SURE_ENOUGH
     assert doing(*signs) is None
 
@@ -379,6 +381,74 @@ def test_a_run_that_was_tightened_is_not_loosened_again():
     stalled = sign("stalled", 0.7, "watch")
     assert doing(stalled).action == "lower_kl"
     assert doing(stalled, memory=Memory(raised_by=2.0)) is None
+
+
+# -- correcting the reward
+
+
+BIASED = sign("reward_bias", 0.95)
+CORRECTION = Correction(
+    slope=0.5,
+    prices=(0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    score_mean=0.1,
+    score_std=0.6,
+    means=(20.0,) * 7,
+    spreads=(5.0,) * 7,
+    shift=0.0,
+    scale=1.0,
+    gain=6.0,
+    verdicts=60,
+)
+
+
+def test_judges_who_contradict_the_score_correct_it():
+    found = doing(BIASED)
+    assert (found.action, found.taken, found.rules) == ("correct_reward", True, ("reward_bias",))
+    assert found.reason == "reward_bias spoke."
+    assert doing(sign("reward_bias", 0.6, "watch")) is None
+    assert doing(BIASED, memory=Memory(quiet_until=20)) is None
+    assert doing(BIASED, config=GuardianConfig(actions=ActionsConfig(correct_reward=False))) is None
+
+
+def test_correcting_is_advice_where_the_recipe_wants_no_more():
+    for config in (ADVISES, GuardianConfig(rules={"reward_bias": "advise"})):
+        assert (doing(BIASED, config=config).action, doing(BIASED, config=config).taken) == ("correct_reward", False)
+        assert doing(BIASED, config=config, memory=Memory(advised_until=20)) is None
+
+
+def test_a_bias_with_another_sure_sign_goes_back():
+    assert doing(BIASED, sign("off_distribution")).action == "roll_back"
+
+
+@pytest.mark.parametrize("action", ["correct_reward", "tighten", "roll_back"])
+def test_what_verdicts_make_of_the_score_comes_with_every_remedy(action):
+    decided = Decision(action=action, rules=("reward_bias",), evidence=(), reason="", confidence=0.9)
+    now = Steering(kl_coef=0.1)
+    assert corrected(now, decided, ActionsConfig(), 0.0, 1.0, correction=CORRECTION).correction == CORRECTION
+    kept = replace(now, correction=CORRECTION)
+    assert corrected(kept, decided, ActionsConfig(), 0.0, 1.0).correction == CORRECTION
+    asked = replace(decided, action="ask_humans")
+    assert corrected(now, asked, ActionsConfig(), 0.0, 1.0, correction=CORRECTION) == now
+
+
+def test_with_a_corrected_reward_the_kl_coefficient_comes_down_to_where_it_began_and_no_further():
+    relaxed = Decision(action="correct_reward", rules=(), evidence=(), reason="", confidence=0.9, relax=True)
+
+    def down(now: float) -> float:
+        return corrected(Steering(kl_coef=now), relaxed, ActionsConfig(kl_factor=2.0), 0.0, 1.0, initial=0.06).kl_coef
+
+    assert [down(0.24), down(0.1), down(0.06), down(0.03)] == [0.12, 0.06, 0.06, 0.03]
+
+
+def test_a_run_whose_reward_was_corrected_is_not_loosened_for_stalling():
+    assert doing(sign("stalled", 0.7, "watch"), memory=Memory(corrected=60)) is None
+
+
+def test_settings_survive_json_with_their_correction():
+    for now in (Steering(kl_coef=0.1), Steering(kl_coef=0.1, length_penalty=0.5, correction=CORRECTION)):
+        assert Steering.of(json.loads(json.dumps(now.record()))) == now
+    assert Steering(kl_coef=0.1).told()["correction"] == "score alone"
+    assert Steering(kl_coef=0.1, correction=CORRECTION).told()["correction"].startswith("score +0.50, surprisal -1.00")
 
 
 def test_tightening_sets_the_price_of_what_is_gamed():

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from helpers.guarded_stories import PEOPLE, actions, alarmed
+from helpers.guarded_stories import PEOPLE, WORDY, actions, alarmed
 from helpers.interrupted import attempt, killed_at
 from helpers.recipes import Ran, Workplace
 
@@ -105,6 +105,43 @@ def test_advice_to_ask_asks_nobody(place):
     assert found["advise"].events("asked") == []
     assert all(action["taken"] for action in asked["act"])
     assert [e["step"] for e in found["act"].events("asked")] == [action["step"] for action in asked["act"]]
+
+
+def test_an_alarm_brings_what_verdicts_make_of_the_score_and_later_checks_refine_it(place):
+    ran = place.run(to="corrected", **alarmed(**WORDY))
+    corrected = [a for a in actions(ran) if "correction" in a]
+    first, later = corrected[0], [a for a in corrected if a["action"] == "correct_reward"]
+    assert (first["action"], first["before"]["correction"]) == ("roll_back", "score alone")
+    assert first["after"]["correction"].startswith("score ")
+    assert later
+    spent = [a["correction"]["verdicts"] for a in later]
+    assert spent == sorted(set(spent))
+    assert spent[0] > first["correction"]["verdicts"] >= 30
+    steps = ran.events("step")
+    assert all(("corrected_score_mean" in s) == (s["step"] > first["step"]) for s in steps)
+    measured = [e["step"] for e in ran.events("evaluated")]
+    assert all(a["step"] in measured for a in later)  # the policy to beat is measured by the new reward
+
+
+def test_a_reward_stays_the_score_where_the_recipe_wants_that(place):
+    settings = {**WORDY["guardian"], "actions": {"correct_reward": False}}
+    ran = place.run(to="score alone", **alarmed(ppo=WORDY["ppo"], guardian=settings))
+    assert any(a["action"] == "roll_back" for a in actions(ran))
+    assert all("correction" not in a for a in actions(ran))
+    assert all("corrected_score_mean" not in s for s in ran.events("step"))
+
+
+def test_checks_are_further_apart_the_fewer_labels_are_left(place):
+    checks = {"judge": "people.py:judge", "every": 1, "pairs": 4, "label_budget": 12}
+    asked = {e["step"]: e["pairs"] for e in run(place, "spaced", checks).events("asked")}
+    spent, expected = 0, []
+    for step in range(1, 9):
+        apart = 1 if spent < 6 else 2 if spent < 9 else 4
+        if spent + 4 <= 12 and step % apart == 0:
+            expected.append(step)
+            spent += asked.get(step, 0)
+    assert list(asked) == expected
+    assert expected[-1] - expected[-2] > 1
 
 
 def test_what_people_answer_while_a_run_is_down_is_heard_once_at_the_next_check(tmp_path):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from helpers.guarded_stories import ALARMED, CHECKS, ON_A_REWARD_MODEL, PEOPLE, TIGHTENED, alarmed, laid
+from helpers.guarded_stories import ALARMED, CHECKS, ON_A_REWARD_MODEL, PEOPLE, TIGHTENED, WORDY, alarmed, laid
 from helpers.interrupted import attempt, cut_short, left_behind
 from helpers.recipes import Workplace
 
@@ -12,6 +12,7 @@ STORIES: dict[str, dict[str, Any]] = {
     "rloo, lora": alarmed(ppo={"algorithm": "rloo", "lora": {"rank": 4}, "optim": {"learning_rate": 2e-2}}),
     "grpo, ends in doubt": alarmed(ppo={"algorithm": "grpo", "updates": 8}, guardian={"quiet_updates": 20}),
     "tightened first": alarmed(**TIGHTENED),
+    "corrected first": alarmed(**WORDY),
     "one trunk": laid(
         ON_A_REWARD_MODEL,
         {

@@ -6,15 +6,16 @@ run goes wrong, starting from PRIOR. So one sign alone, however loud, is looked 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import exp, log
+from dataclasses import asdict, dataclass, field, replace
+from math import exp, inf, log
 from typing import Any, Literal
 
 from keel.monitor.rules import FAMILIES
 from keel.monitor.settings import ActionsConfig, GuardianConfig
 from keel.monitor.verdict import Verdict
+from keel.stats.correction import Correction
 
-Action = Literal["tighten", "lower_kl", "ask_humans", "roll_back", "stop"]
+Action = Literal["tighten", "lower_kl", "ask_humans", "correct_reward", "roll_back", "stop"]
 
 PRIOR = -3.0
 """Log-odds, before any evidence, that a run is going wrong just now: about one in twenty."""
@@ -46,6 +47,8 @@ class Decision:
     confidence: float
     since: int | None = None
     """Step at which the trouble began, as far as the evidence shows."""
+    relax: bool = False
+    """Whether the KL coefficient may come down again by a factor: the reward is corrected, and nothing looks wrong."""
     taken: bool = True
     """False where the recipe lets the rules behind it advise only."""
 
@@ -143,10 +146,35 @@ class Steering:
     missing_eos_ceiling: float | None = None
     entropy_coef: float = 0.0
     learning_rate_factor: float = 1.0
+    correction: Correction | None = None
+    """What judges' verdicts have made of the score."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Steering":
+        """From the plain values of `record`."""
+        values: dict[str, Any] = dict(record)
+        if values.get("correction") is not None:
+            values["correction"] = Correction.of(values["correction"])
+        return cls(**values)
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "correction": None if self.correction is None else self.correction.record()}
+
+    def told(self) -> dict[str, Any]:
+        """A word or number each, for people."""
+        return {**asdict(self), "correction": "score alone" if self.correction is None else self.correction.words}
 
 
 def corrected(
-    now: Steering, decision: Decision, actions: ActionsConfig, low: float, high: float, raised_by: float = 1.0
+    now: Steering,
+    decision: Decision,
+    actions: ActionsConfig,
+    low: float,
+    high: float,
+    raised_by: float = 1.0,
+    correction: Correction | None = None,
+    initial: float = inf,
 ) -> Steering:
     """The settings to go on with after a decision; the KL coefficient stays within [low, high].
 
@@ -157,6 +185,10 @@ def corrected(
     """
     if decision.action == "lower_kl":
         return replace(now, kl_coef=min(max(now.kl_coef / actions.kl_factor, low), high))
+    if decision.action in ("correct_reward", "tighten", "roll_back") and correction is not None:
+        now = replace(now, correction=correction)
+    if decision.relax:
+        now = replace(now, kl_coef=min(now.kl_coef, max(now.kl_coef / actions.kl_factor, initial)))
     if decision.action not in ("tighten", "roll_back"):
         return now
     rules, changed = set(decision.rules), now
@@ -225,6 +257,8 @@ class Memory:
     """What the guardian has done so far; plain values, kept with every checkpoint."""
 
     rollbacks: int = 0
+    corrected: int = 0
+    """Verdicts behind the correction of the reward that is in force; 0 without one."""
     quiet_until: int = 0
     """No new change up to this step: what was changed needs time to show."""
     likely_updates: int = 0
@@ -258,12 +292,19 @@ def decide(verdicts: Mapping[str, Verdict], config: GuardianConfig, memory: Memo
         return None
     if found.probability >= SURE_ENOUGH and step > memory.advised_until:
         return decision("roll_back", found, because(found), taken=False)
+    biased = heard.get("reward_bias")
+    if biased is not None and biased.level == "act" and config.actions.correct_reward:
+        may = mode_of("reward_bias", config) == "act"
+        if may or step > memory.advised_until:
+            alone = Assessment(probability=biased.confidence or 0.5, signs=(biased,), names=("reward_bias",))
+            return decision("correct_reward", alone, biased.message, taken=may)
     if _likely(able, memory) and not memory.tightened:
         return decision("tighten", able, because(able), taken=True)
     if _likely(found, memory) and not _likely(able, memory) and step > memory.advised_until:
         return decision("tighten", found, because(found), taken=False)
     stalled = heard.get("stalled")
-    never = memory.rollbacks == 0 and memory.raised_by == 1.0  # a policy that was held back for good reason may stall
+    # A policy that was held back for good reason may stall, and a corrected reward begins anew at 0.
+    never = memory.rollbacks == 0 and memory.raised_by == 1.0 and not memory.corrected
     if stalled is not None and stalled.level == "watch" and never:
         may = mode_of("stalled", config) == "act"
         if may or step > memory.advised_until:

@@ -5,7 +5,7 @@ Each rule reads one kind of evidence. None of them is proof alone; `keel.monitor
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import exp, log
+from math import exp, isfinite, log
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +20,8 @@ OFF_MAP = (
     "The policy has left the texts that its reference writes and the reward model was trained on, so the scores there "
     "are extrapolated."
 )
+BEYOND_CHANCE = 3.0
+"""Nats of verdicts told better that chance gives once in twenty."""
 HOLD = "Go back to before it began and raise the KL coefficient."
 
 
@@ -226,3 +228,24 @@ def proxy_gap(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
         remedy = "Label fresh samples and refresh the reward model (rounds) before going on."
         return Verdict("watch", rule, f"{text}, little better than a coin.", figures, remedy, OFF_MAP, 0.6)
     return Verdict("ok", rule, f"{text}.", figures)
+
+
+def reward_bias(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
+    """Whether verdicts of judges are told better by score and form of the texts together than by the score alone."""
+    rule = "reward_bias"
+    gain = history.checks.last("bias_nats")
+    if not isfinite(gain):
+        return Verdict("ok", rule, "Not judged: too few verdicts of judges, or the reward is corrected already.")
+    row = history.checks.rows[-1]
+    figures: dict[str, Figure] = {"bias_nats": gain, "verdicts": int(row["bias_verdicts"])}
+    level, sure = graded(gain / row["bias_verdicts"], thresholds.reward_bias_watch, thresholds.reward_bias_act)
+    if gain < BEYOND_CHANCE:
+        level, sure = "ok", 0.0
+    text = (
+        f"{row['bias_verdicts']} verdicts of judges are told better by {gain:.1f} nats once the form of the texts has "
+        f"a price ({row['bias_words']})"
+    )
+    if level == "ok":
+        return Verdict("ok", rule, f"{text}.", figures)
+    remedy = "Correct the reward by it, and label such pairs for the reward model."
+    return Verdict(level, rule, f"{text}.", figures, remedy, "The reward model overlooks what judges mind.", sure)

@@ -22,6 +22,7 @@ RuleName = Literal[
     "mode_collapse",
     "human_gain",
     "reward_agreement",
+    "reward_bias",
     "reward_flattened",
     "reward_saturation",
     "value_failure",
@@ -48,6 +49,8 @@ class ActionsConfig(Config):
     """shaping.missing_eos_ceiling from the moment that responses stop ending by themselves."""
     entropy_coef: float = Field(0.01, ge=0)
     """Entropy bonus from the moment that answers become alike; it comes before the KL coefficient."""
+    correct_reward: bool = True
+    """Judges' verdicts correct the reward where they contradict the score for certain."""
     max_rollbacks: int = Field(5, ge=0)
     """After so many rollbacks the next alarm ends the stage with the last healthy policy."""
 
@@ -58,7 +61,8 @@ class CheckConfig(Config):
     judge: str | None = None
     """`file.py:function` that judges pairs, like rounds.labeller; null leaves the pairs to people (keel judge RUN)."""
     every: int = Field(0, ge=0)
-    """Updates between checks; 0 asks nobody."""
+    """Updates between checks; twice as many once half of the labels are spent, four times when three quarters are, and
+    so on, since most is to be learnt early. 0 asks nobody."""
     pairs: int = Field(20, ge=1)
     """Pairs a check."""
     label_budget: int = Field(200, ge=0)

@@ -108,6 +108,10 @@ class Thresholds(Config):
     """Win rate that a gain worth the name has at least."""
     reward_agreement_watch: float = Field(0.55, ge=0, le=1)
     """Share of fresh pairs on which reward model and judges agree below which it no longer knows the policy's texts."""
+    reward_bias_watch: float = Field(0.035, gt=0)
+    """Nats a verdict by which judges' verdicts are told better with prices on the form of texts than by the score."""
+    reward_bias_act: float = Field(0.07, gt=0)
+    """Nats a verdict from which the reward is corrected."""
     update_kl_watch: float = Field(0.05, gt=0)
     """Nats per token that single updates may move the policy."""
     clip_fraction_watch: float = Field(0.3, gt=0, le=1)
@@ -139,6 +143,7 @@ class Thresholds(Config):
             ("unique_act", "unique_watch"),
             ("unfinished_watch", "unfinished_act"),
             ("human_drop_act", "human_drop_watch"),
+            ("reward_bias_watch", "reward_bias_act"),
         )
         for names in ladders:
             values = [getattr(self, name) for name in names]

@@ -14,6 +14,7 @@ ACTIONS = {
     "tighten": ("tightened the settings", "tighten the settings"),
     "lower_kl": ("lowered the KL weight", "lower the KL weight"),
     "ask_humans": ("asked the judges", "ask the judges"),
+    "correct_reward": ("corrected the reward", "correct the reward"),
     "roll_back": ("went back to earlier weights", "go back to earlier weights"),
     "stop": ("stopped the stage", "stop the stage"),
 }

@@ -1,7 +1,6 @@
 """A policy, prompts and a judge in; a policy that the judge likes better out."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 from keel.core.errors import NotFiniteError
@@ -86,6 +85,8 @@ class Aligner:
             start, state = checkpoint.step, self.restore(checkpoint)
             context.resumed(offset + start, checkpoint.state)
             self.guardian.load_state(checkpoint.state["guardian"], context.told())
+            if self.live_check is not None:
+                self.live_check.described = dict(checkpoint.state.get("described", {}))
         else:
             state["before"] = self.learner.evaluate(offset, show=True)
             state["best"] = state["last"] = state["before"]
@@ -110,6 +111,8 @@ class Aligner:
                 if done % config.evaluate_every == 0 or done == config.updates:
                     state = self.compare(step, state, done)
                 decision = self.watched(step, figures)
+                if decision is not None and decision.taken and decision.action == "correct_reward":
+                    state = self.measured_anew(step, state, done)
             if decision is not None and decision.taken and decision.action in ("roll_back", "stop"):
                 state = self.roll_back(step, decision)
                 if decision.action == "stop":
@@ -159,20 +162,30 @@ class Aligner:
         after = self.corrected(before, decision)
         if decision.taken:
             self.learner.steer(after)
-        guardian.acted(step, decision, asdict(before), asdict(after))
+        guardian.acted(step, decision, before, after)
         return decision
 
     def corrected(self, before: Steering, decision: Decision) -> Steering:
         """The settings to go on with after a decision."""
         kl, actions, memory = self.config.kl, self.guardian.config.actions, self.guardian.memory
         high = max(kl.low, min(kl.high, max(actions.kl_most * kl.initial, actions.kl_least)))
-        return corrected(before, decision, actions, kl.low, high, raised_by=memory.raised_by)
+        return corrected(
+            before,
+            decision,
+            actions,
+            kl.low,
+            high,
+            raised_by=memory.raised_by,
+            correction=self.guardian.correction,
+            initial=kl.initial,
+        )
 
     def ask(self, check: LiveCheck, step: int) -> None:
         """Put pairs before the judges and take in what they have said so far."""
         failed = check.ask(step)
         evidence = check.read(step)
-        self.guardian.checked(check.rows(evidence, self.guardian.memory.abandoned))
+        rows = check.rows(evidence, self.guardian.memory.abandoned)
+        self.guardian.checked(rows, check.correction(evidence))
         for verdict in (failed, evidence.verdict):
             if verdict is not None:
                 self.guardian.say(verdict, step)
@@ -186,13 +199,17 @@ class Aligner:
         state = self.restore(snapshot)
         after = self.corrected(before, decision)
         self.learner.steer(after)
-        self.guardian.acted(step, decision, asdict(before), asdict(after), to_step=snapshot.step)
+        self.guardian.acted(step, decision, before, after, to_step=snapshot.step)
         self.guardian.went_back(step, snapshot.step)
-        # Measured anew: what a changed setting takes off the reward must not make all that follows look worse.
-        held_out = self.learner.evaluate(step, show=True)
+        return self.measured_anew(step, state, snapshot.step - self.task.step_offset, show=True)
+
+    def measured_anew(self, step: int, state: dict[str, Any], update: int, *, show: bool = False) -> dict[str, Any]:
+        """Evaluate the policy of `update` as the one to beat: what a changed setting takes off the reward must not make
+        all that follows look worse.
+        """
+        held_out = self.learner.evaluate(step, show=show)
         self.guardian.evaluated(step, held_out)
         self.best.keep(self.learner.policy)
-        update = snapshot.step - self.task.step_offset
         return {**state, "last": held_out, "best": held_out, "best_update": update, "worse": 0}
 
     def snapshot(self, step: int, state: dict[str, Any]) -> None:
@@ -208,6 +225,7 @@ class Aligner:
                 "stage": state,
                 **self.learner.state(),
                 "guardian": self.guardian.state(),
+                "described": {} if self.live_check is None else self.live_check.described,
                 "seconds": self.context.seconds,
             },
         }

@@ -5,7 +5,7 @@ answer stands left is a coin that the seed tosses, for both kinds of judges, so 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, nan
 from statistics import fmean
 from typing import Any
@@ -40,6 +40,8 @@ class Asked:
     """Pairs that need none: equal answers are a tie, an empty one loses. They cost no label."""
     labels_spent: int
     """Verdicts of judges that the stage had read before this step."""
+    numbers: list[int] = field(default_factory=list)
+    """The queue's number of each pair, in the order of the prompts."""
     verdict: Verdict | None = None
     """Set where the Python judge failed; the run goes on without its answers."""
 
@@ -149,6 +151,7 @@ class PairCheck:
         return Asked(
             pairs=len(to_judge),
             settled=len(numbers) - len(to_judge),
+            numbers=numbers,
             labels_spent=labels(self.queue.seen_before(self.run, self.stage, step)),
             verdict=None if self.judge is None else self._ask_judge(self.judge, to_judge, keys),
         )

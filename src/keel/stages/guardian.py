@@ -13,6 +13,7 @@ from keel.monitor.guardian import (
     Assessment,
     Decision,
     Memory,
+    Steering,
     Trial,
     assess,
     because,
@@ -27,6 +28,7 @@ from keel.monitor.settings import GuardianConfig
 from keel.monitor.thresholds import Thresholds
 from keel.monitor.verdict import Level, Verdict, plainly
 from keel.stages.context import StageContext
+from keel.stats.correction import Correction
 from keel.train.resume import Checkpoint, Snapshots
 
 
@@ -40,6 +42,8 @@ class Guardian:
         self.levels: dict[str, Level] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.assessment = Assessment(probability=0.0)
+        self.found: Correction | None = None
+        """The newest correction of the reward that verdicts suggest."""
         self.doubted: int | None = None
         """Step from which the policy has been in doubt without a break."""
         self.snapshots = Snapshots(context.checkpoints.folder, config.snapshots)
@@ -48,9 +52,13 @@ class Guardian:
         """Note an evaluation on the held-out prompts."""
         self.history.evaluations.add(step, plain(dict(figures)))
 
-    def checked(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take what judges have said so far, a row for each policy they judged."""
-        self.history.checks = Series([plain(dict(row)) for row in rows])
+    def checked(self, rows: Iterable[Mapping[str, Any]], found: Correction | None = None) -> None:
+        """Take what judges have said so far, a row for each policy they judged, and what that makes of the score."""
+        told = [plain(dict(row)) for row in rows]
+        self.found = found
+        if found is not None and told and not self.memory.corrected:
+            told[-1] |= {"bias_nats": found.gain, "bias_verdicts": found.verdicts, "bias_words": found.words}
+        self.history.checks = Series(told)
 
     def note(self, step: int, figures: Mapping[str, Any]) -> None:
         """Read an update, and say what has changed in the verdicts on the run."""
@@ -83,10 +91,28 @@ class Guardian:
 
     def decide(self, step: int) -> Decision | None:
         """What to do after the update of `step`."""
-        decision = decide(self.verdicts, self.config, self.memory, step)
+        decision = decide(self.verdicts, self.config, self.memory, step) or self._refitted()
         if self.memory.trial is None or (decision is not None and decision.action in ("roll_back", "stop")):
             return decision
         return self._tried(Trial(**self.memory.trial), step) or decision
+
+    def _refitted(self) -> Decision | None:
+        """The correction anew, where there is one and judges have said more since."""
+        if not self.memory.corrected or self.found is None or self.found.verdicts <= self.memory.corrected:
+            return None
+        return Decision(
+            action="correct_reward",
+            rules=("reward_bias",),
+            evidence=(),
+            reason=f"{self.found.verdicts} verdicts of judges by now: {self.found.words}.",
+            confidence=SURE_ENOUGH,
+            relax=self.assessment.probability < CALM,
+        )
+
+    @property
+    def correction(self) -> Correction | None:
+        """What to put in the score's place with the next action: in doubt verdicts count for more than the score."""
+        return self.found if self.config.actions.correct_reward else None
 
     def _tried(self, trial: Trial, step: int) -> Decision | None:
         """The way back, where tightened settings had their time, what was wrong has not gone back, and judges like the
@@ -160,34 +186,42 @@ class Guardian:
         self,
         step: int,
         decision: Decision,
-        before: Mapping[str, Any],
-        after: Mapping[str, Any],
+        before: Steering,
+        after: Steering,
         to_step: int | None = None,
     ) -> None:
         """Write down what was done, or would have been, with its evidence and what changed."""
-        changed = {name: value for name, value in after.items() if value != before[name]}
+        was = before.told()
+        changed = {name: value for name, value in after.told().items() if value != was[name]}
         self.context.event(
             "action",
             step=step,
             **decision.record(),
             **({} if to_step is None else {"to_step": to_step}),
-            before={name: before[name] for name in changed},
+            before={name: was[name] for name in changed},
             after=changed,
+            **({} if after.correction is None else {"correction": after.correction.record()}),
             remedy=next((v.remedy for v in decision.evidence if v.remedy), ""),
         )
         until = step + self.config.quiet_updates
+        if decision.taken and after.correction is not None:
+            self.memory.corrected = after.correction.verdicts
+            rows = self.history.checks.rows  # the bias is dealt with: it is no sign any longer
+            self.history.checks = Series([{k: v for k, v in row.items() if k != "bias_nats"} for row in rows])
         if not decision.taken:
             self.memory.advised_until = until
+        elif decision.action == "correct_reward":
+            self.memory.raised_by = max(1.0, self.memory.raised_by * risen(before, after))
         elif decision.action == "ask_humans":
             self.memory.asked_until = until
         elif decision.action == "tighten":  # no quiet: what this does not stop must be undone at once
             self.memory.tightened = True
             tried = trial(decision, step, until)
             self.memory.trial = None if tried is None else asdict(tried)
-            self.memory.raised_by *= after["kl_coef"] / before["kl_coef"] if before["kl_coef"] else 1.0
+            self.memory.raised_by *= risen(before, after)
         else:
             self.memory.quiet_until = until
-        self.context.run.progress.say(card(self.context.name, step, decision, before, changed, to_step))
+        self.context.run.progress.say(card(self.context.name, step, decision, was, changed, to_step))
 
     def say(self, verdict: Verdict, step: int) -> None:
         """Write down a verdict on the judges themselves, once."""
@@ -237,6 +271,7 @@ class Guardian:
             "doubted": self.doubted,
             "snapshots": list(self.snapshots.steps),
             "checks": list(self.history.checks.rows),
+            "found": None if self.found is None else self.found.record(),
         }
 
     def load_state(self, state: Mapping[str, Any], events: Iterable[Event]) -> None:
@@ -247,8 +282,15 @@ class Guardian:
         self.snapshots.resume(state["snapshots"])
         self.history = told(events)
         self.history.checks = Series(list(state["checks"]))
+        found = state.get("found")
+        self.found = None if found is None else Correction.of(found)
         if self.history.steps.step > max((until for _, until in self.memory.abandoned), default=0):
             self.assessment = self._assessed(judged(self.history, self.thresholds))
+
+
+def risen(before: Steering, after: Steering) -> float:
+    """Factor from one KL coefficient to the other."""
+    return after.kl_coef / before.kl_coef if before.kl_coef else 1.0
 
 
 def told(events: Iterable[Event]) -> History:
@@ -280,6 +322,7 @@ def card(
         "tighten": "tightened the settings",
         "lower_kl": "lowered the KL coefficient",
         "ask_humans": "asked the judges",
+        "correct_reward": "corrected the reward",
     }[decision.action]
     if not decision.taken:
         done = f"advises ({decision.action.replace('_', ' ')}), and the recipe lets it do no more"

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,12 +158,14 @@ class Learner:
             missing_eos_ceiling=shaping.missing_eos_ceiling,
             entropy_coef=method.entropy_coef,
             learning_rate_factor=self.optimizer.factor,
+            correction=self.judge.correction,
         )
 
     def steer(self, settings: Steering) -> None:
         """Go on with these settings."""
         self.kl.coefficient = settings.kl_coef
         self.optimizer.factor = settings.learning_rate_factor
+        self.judge.correction = settings.correction
         self.judge.shaping = self.judge.shaping.model_copy(
             update={
                 "length_penalty": settings.length_penalty,
@@ -181,7 +182,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that is needed to go on to the same bits, besides weights, optimiser and what the stage remembers."""
         return {
-            "steering": asdict(self.steering()),
+            "steering": self.steering().record(),
             "judge": self.judge.state(),
             "told": sorted(self.told),
         }
@@ -190,7 +191,7 @@ class Learner:
         """Take back weights, optimiser and what `state` gave."""
         checkpoint.restore(self.cast.modules, self.optimizer)
         saved = checkpoint.state
-        self.steer(Steering(**saved["steering"]))
+        self.steer(Steering.of(saved["steering"]))
         self.judge.load_state(saved["judge"])
         self.told = set(saved["told"])
 

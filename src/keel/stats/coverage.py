@@ -6,6 +6,7 @@ from itertools import chain, islice
 from math import nan
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keel.core.errors import DataError
 from keel.stats.arrays import Ints
@@ -43,12 +44,18 @@ class Coverage:
         `tokens` [N] are those of all texts end to end, `lengths` [S] the texts' lengths.
         """
         asked = np.sort(trigrams(tokens, lengths))  # in order, because the search then stays in the cache
-        if not len(asked):
-            return nan
+        return float(np.mean(self._unseen(asked))) if len(asked) else nan
+
+    def unseen_counts(self, tokens: Ints, lengths: Ints) -> Ints:
+        """[S] how many trigrams of each text are not in the set, each occurrence counted."""
+        owner = np.repeat(np.arange(len(lengths)), np.maximum(lengths - 2, 0))
+        return np.bincount(owner[self._unseen(trigrams(tokens, lengths))], minlength=len(lengths))
+
+    def _unseen(self, asked: Ints) -> NDArray[np.bool_]:
         if not len(self.seen):
-            return 1.0
+            return np.ones(len(asked), dtype=bool)
         place = np.minimum(np.searchsorted(self.seen, asked), len(self.seen) - 1)
-        return float(np.mean(self.seen[place] != asked))
+        return self.seen[place] != asked
 
 
 def _distinct(a: Ints, b: Ints) -> Ints:

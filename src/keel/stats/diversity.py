@@ -106,6 +106,10 @@ class NGrams:
         distinct = np.bincount(self._count(n).text, minlength=len(total))
         return float(np.mean(1 - distinct[has] / total[has]))
 
+    def distinct_per_text(self, n: int) -> Ints:
+        """[S] different n-grams within each text."""
+        return np.bincount(self._count(n).text, minlength=len(self.lengths))
+
     def common(self, n: int) -> tuple[tuple[int, ...], float]:
         """The n-gram that most texts hold, and the share of all texts that do, each counted once.
 

@@ -14,7 +14,10 @@ from keel.batch.types import TokenBatch
 from keel.core.errors import TrainingError
 from keel.data.prompt_records import PromptRecord
 from keel.models.reward import RewardModel
+from keel.stats.arrays import Floats
+from keel.stats.correction import Correction
 from keel.stats.coverage import Coverage
+from keel.train.form import form
 from keel.train.settings import ShapingConfig
 from keel.train.step import micro_batches
 
@@ -32,6 +35,7 @@ class Responses:
     finished: Tensor  # [S] bool
     trunk_scores: Tensor | None = None  # [K, S] of reward models that share the policy's trunk
     records: Sequence[PromptRecord] = ()  # [S], what stands beside the prompt of each response; empty where unknown
+    ref_logprobs: Tensor | None = None  # [R] of the reference, at the sampling temperature
 
 
 class Scorer(Protocol):
@@ -148,6 +152,7 @@ class Scores:
     parts: Mapping[str, Tensor]  # [S] each, unweighted, in its own unit
     disagreement: float = nan
     """Mean spread over the members of an ensemble, in normalised units; of several ensembles the mean, nan of none."""
+    corrected: Tensor | None = None  # [S] the reward that judges' verdicts have made of it, where they have
 
 
 @dataclass
@@ -169,6 +174,9 @@ class Judge:
     coverage: Coverage | None = None
     """What the reward models were trained on; None where that is not known of each, or there is none."""
 
+    correction: Correction | None = None
+    """What judges' verdicts have made of the score; it takes the place of the normalised score."""
+
     def scores(self, responses: Responses) -> Scores:
         """Raises TrainingError when a scorer answers with something that is not a finite number."""
         parts = {name: scorer.score(responses) for name, (_, scorer) in self.scorers.items()}
@@ -181,15 +189,26 @@ class Judge:
                 )
         zero = torch.zeros(responses.batch.num_responses)
         spreads = [scorer.disagreement for _, scorer in self.scorers.values() if isinstance(scorer, EnsembleScorer)]
+        raw = sum((self.scorers[n][0] * v for n, v in parts.items()), zero)
         return Scores(
-            raw=sum((self.scorers[n][0] * v for n, v in parts.items()), zero),
+            raw=raw,
             normalised=sum(
                 (weight * normalised(scorer, parts[n]) for n, (weight, scorer) in self.scorers.items()),
                 zero,
             ),
             parts=parts,
             disagreement=fmean(spreads) if spreads else nan,
+            corrected=None if self.correction is None else self._corrected(self.correction, raw, responses),
         )
+
+    def form(self, responses: Responses) -> Floats:
+        """[S, len(FORM)] the features of the responses that a correction prices."""
+        if responses.ref_logprobs is None:
+            raise ValueError("these responses were not looked at by the reference")
+        return form(responses.batch, responses.ref_logprobs, responses.finished, self.coverage)
+
+    def _corrected(self, correction: Correction, raw: Tensor, responses: Responses) -> Tensor:
+        return torch.from_numpy(correction.rewards(raw.double().numpy(), self.form(responses))).float()
 
     def shape(self, scores: Scores, responses: Responses, *, observe: bool = True) -> Tensor:
         """[S] what the policy is paid on the last token of each response.
@@ -205,6 +224,8 @@ class Judge:
             shaped = (scores.raw - mean) / std
         else:
             shaped = scores.normalised if c.normalise == "model" else scores.raw
+        if scores.corrected is not None:
+            shaped = scores.corrected  # what judges' verdicts have made of it
         if c.clip is not None:
             self.clipped_share = float((shaped.abs() > c.clip).float().mean())
             shaped = shaped.clamp(-c.clip, c.clip)

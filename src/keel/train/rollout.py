@@ -100,6 +100,7 @@ class Judged:
             "finished_share": float(batch.finished.float().mean()),
             **{f"score_{name}": float(values.mean()) for name, values in self.scores.parts.items()},
             **self.choice,
+            **({} if self.scores.corrected is None else {"corrected_score_mean": float(self.scores.corrected.mean())}),
             "seconds_rollout": self.seconds_rollout,
             "seconds_score": self.seconds_score,
         }
@@ -183,7 +184,7 @@ class RolloutSource:
             trunk_scores, ref_logprobs = None, self.reference.logprobs(batch, c.temperature, c.micro_batch_tokens)
         else:
             ref_logprobs, trunk_scores = self.trunk.look(batch, c.temperature, c.micro_batch_tokens)
-        responses = as_responses(batch, finished, prompts, self.decode, trunk_scores)
+        responses = as_responses(batch, finished, prompts, self.decode, trunk_scores, ref_logprobs)
         scores = self.judge.scores(responses)
         rollout = widen(
             batch,
@@ -220,7 +221,7 @@ class RolloutSource:
         trunk_scores = None
         if self.trunk is not None:
             _, trunk_scores = self.trunk.look(self._with_states(batch, drawn), c.temperature, c.micro_batch_tokens)
-        responses = as_responses(batch, drawn.finished, prompts, self.decode, trunk_scores)
+        responses = as_responses(batch, drawn.finished, prompts, self.decode, trunk_scores, drawn.logprobs)
         return responses, self.judge.scores(responses)
 
     def _with_states(self, batch: TokenBatch, drawn: Samples) -> TokenBatch:
@@ -302,6 +303,7 @@ def as_responses(
     prompts: Sequence[EncodedPrompt | str],
     decode: Callable[[Sequence[int]], str],
     trunk_scores: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
 ) -> Responses:
     """The batch with its texts, and with what stands beside the prompts where they are not texts alone."""
     pieces = batch.response_tokens.split(batch.response_lengths.tolist())
@@ -313,6 +315,7 @@ def as_responses(
         finished=finished,
         trunk_scores=trunk_scores,
         records=[{} if isinstance(p, str) else p.record for p in asked],
+        ref_logprobs=ref_logprobs,
     )
 
 
