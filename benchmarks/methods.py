@@ -25,8 +25,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -289,19 +295,46 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
         panel = figure.subplots()
         panel.axhline(0.5, color="#999999", linewidth=0.6)
         seen = set()
-        for name, row in sorted(found.items(), key=lambda item: item[1]["kl_nats_per_sequence"]):
+        for row in sorted(found.values(), key=lambda row: row["kl_nats_per_sequence"]):
             kind = next(kind for kind in colours if row["judge"].startswith(kind))
             x, y = row["kl_nats_per_sequence"], row["true_win_rate"]
             error = [[y - row["true_win_rate_low"]], [row["true_win_rate_high"] - y]]
             label = None if kind in seen else f"judged by {kind}"
             seen.add(kind)
             panel.errorbar([x], [y], yerr=error, fmt="o", color=colours[kind], markersize=4, linewidth=0.8, label=label)
-            panel.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7.5)
         panel.set_xlabel("KL from SFT (nats per sequence)")
         panel.set_ylabel("true win-rate over SFT")
         panel.set_xlim(left=0)
         panel.legend(fontsize=7.5, frameon=False, loc="lower right")
+        write_names(panel, found)
         figure.savefig(path, metadata={"Date": None})
+
+
+def write_names(panel: Axes, found: dict[str, dict[str, Any]]) -> None:
+    """Each name beside its point, where it covers no other name, point or interval."""
+    canvas = FigureCanvasAgg(panel.figure)
+    canvas.draw()
+    taken = []
+    for row in found.values():
+        ends = [(row["kl_nats_per_sequence"], row[f"true_win_rate_{end}"]) for end in ("low", "high")]
+        taken.append(Bbox(panel.transData.transform(ends)).padded(3))
+    for name, row in found.items():
+        for far, (side, up) in product(range(5, 60, 5), product(("left", "right"), (0.6, -1.2, 1.8))):
+            note = panel.annotate(
+                name,
+                (row["kl_nats_per_sequence"], row["true_win_rate"]),
+                xytext=(far if side == "left" else -far, up * far),
+                textcoords="offset points",
+                ha=side,
+                fontsize=7.5,
+                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#777777"} if far > 5 else None,
+            )
+            note.update_positions(canvas.get_renderer())
+            box = Text.get_window_extent(note, canvas.get_renderer())  # without its line
+            if panel.bbox.x0 < box.x0 and box.x1 < panel.bbox.x1 and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            note.remove()
 
 
 def main() -> None:
