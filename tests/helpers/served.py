@@ -65,11 +65,11 @@ def hangs_up(request: Served, _: dict[str, Any]) -> None:
     request.close_connection = True
 
 
-def drips(seconds: float) -> Answer:
+def drips(seconds: float, code: int = 200) -> Answer:
     """A byte at a time, for longer than anybody waits."""
 
     def answer(request: Served, _: dict[str, Any]) -> None:
-        request.send_response(200)
+        request.send_response(code)
         request.send_header("Content-Length", "100000")
         request.end_headers()
         until = time.monotonic() + seconds

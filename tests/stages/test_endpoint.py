@@ -59,8 +59,10 @@ def test_base_models_are_sent_bare_text_and_chats_their_turns():
         raw(b"\xff\xfe"),
         hangs_up,
         drips(2.0),
+        status(429, Retry_After="nan"),
+        status(429, Retry_After="inf"),
     ],
-    ids=["rate", "503", "page", "empty", "null", "counts", "deep", "bytes", "hang-up", "drip"],
+    ids=["rate", "503", "page", "empty", "null", "counts", "deep", "bytes", "hang-up", "drip", "no wait", "ever"],
 )
 def test_what_passes_by_itself_is_tried_again(trouble):
     waits: list[float] = []
@@ -68,6 +70,7 @@ def test_what_passes_by_itself_is_tried_again(trouble):
         assert endpoint(server.url, waits).ask("how?", SAMPLING).text == "fine"
     assert len(server.requests) == 2
     assert len(waits) == 1
+    assert 0 <= waits[0] <= 60
 
 
 def test_the_wait_doubles_or_is_what_the_server_asks_for():
@@ -115,9 +118,10 @@ def test_an_address_where_nobody_listens_is_named_after_the_last_try():
     assert "3 tries" in str(refusal.value)
 
 
-def test_a_server_that_never_answers_costs_no_more_than_the_time_allowed():
+@pytest.mark.parametrize(("code", "said"), [(200, r"within 0\.2 s"), (500, "HTTP 500"), (404, "HTTP 404")])
+def test_a_server_that_never_ends_its_answer_costs_no_more_than_the_time_allowed(code, said):
     begun = time.monotonic()
-    with serving(drips(5.0)) as server, pytest.raises(EndpointError, match=r"within 0\.2 s"):
+    with serving(drips(5.0, code)) as server, pytest.raises(EndpointError, match=said):
         endpoint(server.url, timeout_seconds=0.2, retries=1).ask("how?", SAMPLING)
     assert time.monotonic() - begun < 2
 

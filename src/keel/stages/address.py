@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 from keel.core.errors import ConfigError, EndpointError
@@ -126,7 +127,7 @@ class Address:
                 return _read(response, until)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused(error, key) from error
+                raise self._refused(error, key, until) from error
         except TimeoutError as error:
             raise PassingError(f"no whole answer within {self.config.timeout_seconds:g} s") from error
         except urllib.error.URLError as error:
@@ -138,9 +139,9 @@ class Address:
         except OSError as error:
             raise PassingError(f"cannot be reached ({error})") from error
 
-    def _refused(self, error: urllib.error.HTTPError, key: str | None) -> Exception:
+    def _refused(self, error: urllib.error.HTTPError, key: str | None, until: float) -> Exception:
         """What an answer with an error status comes to."""
-        said = _said(error, key)
+        said = _said(error, key, until)
         if error.code in PASSING:
             what = "too many requests" if error.code == 429 else "the server is in trouble"
             wait = _retry_after(error.headers.get("Retry-After"))
@@ -165,10 +166,12 @@ def _read(response: Any, until: float) -> bytes:
     return b"".join(parts)
 
 
-def _said(error: urllib.error.HTTPError, key: str | None) -> str:
-    """The server's own message, on one line and without the key."""
+def _said(error: urllib.error.HTTPError, key: str | None, until: float) -> str:
+    """The server's own message as far as it came in time, on one line and without the key."""
+    body = b""
     try:
-        body = error.read(65536)
+        while len(body) < 65536 and time.monotonic() < until and (part := error.fp.read1(65536)):
+            body += part
     except (OSError, http.client.HTTPException):
         return ""
     text = body.decode("utf-8", "replace")
@@ -189,13 +192,13 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if isfinite(seconds) else None
 
 
 def _backoff(number: int) -> float:
