@@ -27,6 +27,7 @@ def test_a_judge_below_the_line_is_used_for_a_reason_that_is_kept():
 def test_a_kappa_that_is_no_number_is_not_trusted_and_no_golden_set_is_said():
     same = judge_kappa(nan, nan, nan, 50, least=0.4)
     assert same.level == "stop"
+    assert "Give more golden comparisons" in same.remedy
     assert same.message == "The AI judge's kappa with people cannot be computed: all verdicts are the same."
     assert judge_kappa(nan, nan, nan, 0, least=0.4).level == "watch"
 

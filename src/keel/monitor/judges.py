@@ -30,8 +30,10 @@ def judge_kappa(
     few = f" (of {num_golden} golden comparisons only)" if num_golden < FEW_GOLDEN else ""
     said = f"The AI judge agrees with people to kappa {kappa:.2f} (95 % interval {low:.2f} to {high:.2f}){few}"
     below = f", below the {least:g} asked for"
+    remedy = "Take a stronger judge, or a rubric that says what people look at; `keel data judges` shows where it errs."
     if not isfinite(kappa):
         said, below = f"The AI judge's kappa with people cannot be computed{few}: all verdicts are the same", ""
+        remedy = "Give more golden comparisons, with either side the better one: 100 show most of it."
     if not isfinite(kappa) or kappa < least:
         if override:
             figures["override"] = override
@@ -41,8 +43,7 @@ def judge_kappa(
             "judge_kappa",
             f"{said}{below}.",
             figures,
-            "Take a stronger judge, or a rubric that says what people look at; `keel data judges` shows where it goes "
-            "wrong. To use it all the same, say why: feedback.override_kappa.",
+            f"{remedy} To use it all the same, say why: feedback.override_kappa.",
         )
     if kappa < GOOD_KAPPA or few:
         return Verdict(

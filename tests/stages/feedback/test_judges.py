@@ -17,7 +17,7 @@ from keel.core.errors import ConfigError, EndpointError
 from keel.models.load import save_causal_lm
 from keel.models.settings import ModelConfig
 from keel.stages.endpoint import Endpoint, EndpointConfig
-from keel.stages.feedback.answers import Purse
+from keel.stages.feedback.answers import Estimate, Purse
 from keel.stages.feedback.judges import EndpointJudge, all_said, verdict_weights
 from keel.stages.feedback.judging import Rubric
 from keel.stages.feedback.local import LocalJudge, LocalModel, verdict_forms
@@ -249,6 +249,28 @@ def test_the_dearer_way_of_asking_is_estimated_until_the_server_has_shown_its_lo
         more = [pair(n, "good answer", "bad answer") for n in range(8)]
         assert "at most 16 to write" in told(served_judge(server.url), more)  # 4 questions of 4 tokens, known by the 12
         assert "at most 8 to write" in told(served_judge(server.url, "tokens"), GOOD[:1])
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_several_requests_at_once_lose_nothing_when_one_of_them_fails(tmp_path, concurrency):
+    with serving(*[tells] * 7, then=status(500, "oops")) as server:
+        with pytest.raises(EndpointError, match="HTTP 500"):
+            labeller(served_judge(server.url, concurrency=concurrency), tmp_path)(GOOD)
+        asked = len(server.requests)
+        assert asked <= 7 + concurrency, "none begins after the first failure"
+        server.plan = lambda number: tells
+        assert len(labeller(served_judge(server.url, concurrency=concurrency), tmp_path)(GOOD)) == 6
+        assert len(server.requests) - asked == 12 - 7
+
+
+def test_only_an_endpoint_has_a_price():
+    sizes = [(100, 10), (50, 10)]
+    assert str(Estimate.of(sizes, 3, None)) == (
+        "5 questions, 3 of them answered before; about 150 tokens to read and at most 20 to write"
+    )
+    free, priced = (EndpointConfig(url="http://localhost/v1", model="m", **prices) for prices in ({}, PRICES))
+    assert str(Estimate.of(sizes, 0, Purse(free, None))).endswith("to write, no price given")
+    assert str(Estimate.of(sizes, 0, Purse(priced, None))).endswith("to write, at most $0.19")
 
 
 def test_a_budget_is_kept_when_the_server_counts_more_than_was_estimated(tmp_path):

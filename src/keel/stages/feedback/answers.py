@@ -105,12 +105,30 @@ class Estimate:
     """At most."""
     usd: float | None
     """At most; None where nobody gave a price."""
+    served: bool = True
+    """Whether an endpoint is asked; a model loaded here has no price."""
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[int, int]], known: int, purse: Purse | None) -> "Estimate":
+        """Of questions with these tokens to read and to write, and of those that were answered before."""
+        read, written = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+        return cls(
+            questions=known + len(sizes),
+            known=known,
+            input_tokens=read,
+            output_tokens=written,
+            usd=purse.endpoint.usd(read, written) if purse is not None and purse.endpoint.priced else None,
+            served=purse is not None,
+        )
 
     def __str__(self) -> str:
         text = f"{self.questions:,} questions, {self.known:,} of them answered before"
         if self.input_tokens or self.output_tokens:
             text += f"; about {self.input_tokens:,} tokens to read and at most {self.output_tokens:,} to write"
-            text += ", no price given" if self.usd is None else f", at most ${self.usd:.2f}"
+            if self.usd is not None:
+                text += f", at most ${self.usd:.2f}"
+            elif self.served:
+                text += ", no price given"
         return text
 
     def refuse_beyond(self, budget_usd: float | None, spent_usd: float, section: str) -> None:

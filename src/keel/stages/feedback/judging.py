@@ -226,7 +226,7 @@ class AILabeller:
         missing = [key for key in by_key if key not in known]
         if isinstance(self.judge, EndpointJudge):
             self.judge.recall(as_said(value) for value in known.values())
-        estimate = self.estimate([by_key[key] for key in missing], len(by_key))
+        estimate = Estimate.of([self.judge.size(by_key[key]) for key in missing], len(known), self.purse)
         if missing:
             self.progress.say(f"feedback: {estimate}")
         if self.purse is not None:
@@ -256,19 +256,6 @@ class AILabeller:
         cost = f", ${self.asked.usd:.4f}" if self.asked.usd else ""
         self.progress.finish(f"{len(missing)} asked, {self.asked.known} answered before{cost}")
         return {key: as_said(value) for key, value in known.items()}
-
-    def estimate(self, missing: Sequence[Question], total: int) -> Estimate:
-        """What is still to be asked and what it may cost."""
-        sizes = [self.judge.size(question) for question in missing]
-        read, written = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-        priced = self.purse is not None and self.purse.endpoint.priced
-        return Estimate(
-            questions=total,
-            known=total - len(missing),
-            input_tokens=read,
-            output_tokens=written,
-            usd=self.purse.endpoint.usd(read, written) if self.purse is not None and priced else None,
-        )
 
     def key(self, question: Question) -> str:
         """Hash of judge, rubric, prompt, answers, order and the words of the request."""

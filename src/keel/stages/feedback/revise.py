@@ -114,7 +114,7 @@ class Revision:
         by_key = dict(zip(keys, drafts, strict=True))
         known = self.answers.known(list(by_key))
         missing = [key for key in by_key if key not in known]
-        self.tell(known, [by_key[key] for key in missing], len(by_key))
+        self.tell(known, [by_key[key] for key in missing])
         self.progress.start(f"constitution, round {round + 1}", len(by_key), "revisions")
         self.progress.advance(len(known))
 
@@ -130,17 +130,9 @@ class Revision:
         self.progress.finish(f"{len(missing)} revised, {len(by_key) - len(missing)} were there")
         return [Revised(**known[key]) for key in keys]
 
-    def tell(self, known: dict[str, dict[str, Any]], missing: Sequence[Draft], total: int) -> None:
+    def tell(self, known: dict[str, dict[str, Any]], missing: Sequence[Draft]) -> None:
         """Say what is to be asked and what it may cost; ConfigError where that is beyond the budget."""
-        sizes = [self.critic.size(draft) for draft in missing]
-        read, written = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-        estimate = Estimate(
-            questions=total,
-            known=total - len(missing),
-            input_tokens=read,
-            output_tokens=written,
-            usd=self.purse.endpoint.usd(read, written) if self.purse and self.purse.endpoint.priced else None,
-        )
+        estimate = Estimate.of([self.critic.size(draft) for draft in missing], len(known), self.purse)
         if missing:
             self.progress.say(f"constitution: {estimate}")
         if self.purse is not None:
