@@ -268,9 +268,17 @@ def test_the_policy_may_criticise_itself(place):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"feedback": {"judge": {"python": "judges.py:judge"}}, "prefer": PREFER}, "nothing asks the AI judge|needs"),
+        (
+            {"feedback": {"judge": {"python": "judges.py:judge"}}, "prefer": PREFER},
+            r"prefer needs .*feedback\.comparisons",
+        ),
+        ({"feedback": {"judge": {"python": "judges.py:judge"}}}, "nothing asks the AI judge of feedback"),
         ({"feedback": FEEDBACK, "prefer": PREFER, "data": {"comparisons": {"path": "pairs.jsonl"}}}, "Keep one"),
-        ({"rounds": {"judge": "feedback", "count": 2}, "prefer": PREFER}, "needs a section feedback|needs"),
+        ({"rounds": {"judge": "feedback", "count": 2}, "prefer": PREFER}, r"prefer needs .*feedback\.comparisons"),
+        (
+            {"rounds": {"judge": "feedback", "count": 2, "first_comparisons": 8}, "prefer": PREFER},
+            "rounds.judge: feedback needs a section feedback",
+        ),
         (
             {"constitution": {"path": "constitution.yaml", "replay": 0.5}},
             "constitution.replay mixes in what SFT learned",

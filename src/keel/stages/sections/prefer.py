@@ -101,4 +101,7 @@ def wanting(algorithm: str, *, rated: bool) -> str:
             f"prefer with algorithm {algorithm} learns from data.comparisons, and there are only data.ratings (thumbs "
             "up or down), which kto learns from. Set prefer.algorithm: kto, or give data.comparisons"
         )
-    return "prefer needs data.comparisons (or rounds.first_comparisons, or prefer.pairs: fresh)"
+    return (
+        "prefer needs data.comparisons (or rounds.first_comparisons, feedback.comparisons for an AI judge, or "
+        "prefer.pairs: fresh)"
+    )
