@@ -36,6 +36,8 @@ REVISION = """{before}
 
 {request}
 Write the new answer and nothing else."""
+DRAFTS_AT_ONCE = 16
+"""Drafts of one go of a model loaded here: what a killed process may have to ask again."""
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 """What no file in UTF-8 and no tokenizer takes."""
 
@@ -149,8 +151,8 @@ class ModelCritic:
         return 2 * read + written, 2 * written
 
     def revise(self, drafts: Sequence[Draft], keep: Keep) -> None:
-        for start in range(0, len(drafts), QUESTIONS_AT_ONCE):
-            part = drafts[start : start + QUESTIONS_AT_ONCE]
+        for start in range(0, len(drafts), DRAFTS_AT_ONCE):
+            part = drafts[start : start + DRAFTS_AT_ONCE]
             critiques: dict[int, str] = {}
             self.writer.write([draft.request for draft in part], critiques.__setitem__)
             revisions: dict[int, str] = {}
