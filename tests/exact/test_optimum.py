@@ -41,6 +41,7 @@ def test_a_one_layer_llama_reaches_the_best_policy(algorithm):
     found = llama(algorithm)
     assert found.kl_to_best_at_start > 0.4
     assert found.kl_to_best <= 0.02
+    assert found.total_variation <= 0.05
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
