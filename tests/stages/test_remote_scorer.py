@@ -111,6 +111,8 @@ def test_a_key_that_is_not_set_is_told_before_anything_is_sent(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"url": "http://localhost:score/"}, "Port could not be cast to integer"),
+        ({"url": "http://localhost:99999/"}, "Port out of range"),
         ({"url": "localhost:5000"}, "is no web address"),
         ({"url": "http://me:pw@host/score"}, "holds a user name or password"),
         ({"url": "http://host/score", "protocol": "vllm_score"}, "needs model"),

@@ -154,6 +154,9 @@ def test_an_address_that_is_down_stops_the_run_and_a_second_try_resumes_it(desk)
         ([{"name": "a", "maths": {}, "aggregate": "min"}], "are settings of `models`"),
         ([{"name": "a", "models": ["one"]}], "models"),
         ([{"name": "a", "text": {}}], "asks nothing"),
+        ([{"name": "a", "maths": {}, "weight": float("nan")}], "a finite number"),
+        ([{"name": "a", "maths": {}, "weight": float("inf")}], "a finite number"),
+        ([{"name": "a", "python": "b.py:f", "timeout_seconds": float("inf")}], "a finite number"),
         ([], "nothing is rewarded"),
     ],
 )

@@ -33,7 +33,9 @@ class Config(BaseModel):
     A validator that finds values in contradiction raises ValueError with the numbers; `load_config` adds the place.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 def load_config(

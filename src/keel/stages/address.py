@@ -168,9 +168,10 @@ def _read(response: Any, until: float) -> bytes:
 
 def _said(error: urllib.error.HTTPError, key: str | None, until: float) -> str:
     """The server's own message as far as it came in time, on one line and without the key."""
+    file: Any = error.fp
     body = b""
     try:
-        while len(body) < 65536 and time.monotonic() < until and (part := error.fp.read1(65536)):
+        while len(body) < 65536 and time.monotonic() < until and (part := file.read1(65536)):
             body += part
     except (OSError, http.client.HTTPException):
         return ""

@@ -44,6 +44,10 @@ class RemoteConfig(Config):
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"url={self.url!r} is no web address. Write it like http://localhost:5000/get_reward")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"url={self.url!r}: {error}") from error
         if parts.username or parts.password:
             raise ValueError("url holds a user name or password. Put the key into an environment variable: key_env")
         if self.protocol.startswith("vllm") and self.model is None:
