@@ -40,6 +40,14 @@ RECIPE_PAGES = [
     "recipes.md",
     "run-folder.md",
     "guardian.md",
+    "rewards.md",
+    "verifiable-rewards.md",
+    "collecting.md",
+    "doctor.md",
+    "errors-and-config.md",
+    "memory.md",
+    "watching.md",
+    "what-the-tutorials-get-wrong.md",
 ]
 
 
