@@ -90,6 +90,13 @@ def test_what_may_pass_is_tried_again(trouble):
     assert len(waits) == 1
 
 
+def test_a_score_that_is_there_twice_is_not_taken_for_two():
+    twice = says({"data": [{"index": 0, "score": 1}, {"index": 0, "score": 2}]})
+    sound = says({"data": [{"index": 0, "score": 1}, {"index": 1, "score": 3}]})
+    with serving(twice, sound) as server:
+        assert scorer(server.url, protocol="vllm_score", model="m").ask(*ASKED) == [1.0, 3.0]
+
+
 def test_what_does_not_pass_stops_with_the_address_and_what_it_said():
     with serving(raw(b"<html>busy</html>")) as server, pytest.raises(EndpointError) as stop:
         scorer(server.url).ask(*ASKED)

@@ -40,7 +40,10 @@ class Dialect:
 
 
 def _in_order(found: Mapping[str, Any]) -> list[Any]:
-    return sorted(found["data"], key=lambda entry: entry["index"])
+    entries = sorted(found["data"], key=lambda entry: entry["index"])
+    if [entry["index"] for entry in entries] != list(range(len(entries))):
+        raise TypeError("an index is there twice or missing")
+    return entries
 
 
 def _pooled(value: Any) -> Any:
