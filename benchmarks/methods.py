@@ -136,8 +136,9 @@ METHODS: dict[str, Entry] = {
         2,
         "rounds=null",
         "reward=null",
-        "constitution={path: constitution.yaml, critic: {python: 'assistant.py:revise'}, prompts: 1000, rounds: 2, "
-        "max_new_tokens: 48, sft: {epochs: 1, batch: 32, optim: {learning_rate: 2.0e-4}}}",
+        "constitution={path: constitution.yaml, critic: {python: 'assistant.py:revise'}, prompts: 1000, rounds: 4, "
+        "preferences: all, max_new_tokens: 48, "
+        "sft: {epochs: 1, batch: 32, optim: {learning_rate: 2.0e-4, warmup_share: 0.1}}}",
         f"feedback={{judge: {{python: 'assistant.py:judge'}}, comparisons: {COMPARISONS}}}",
         judge="AI, by principles",
         labels=0,
