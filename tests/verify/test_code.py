@@ -98,11 +98,28 @@ def test_a_value_comes_back_as_it_was(value):
 
 
 @pytest.mark.parametrize(
-    "found", [{}, {"eval": "1"}, {"int": 3}, [1], 3, {"int": "1", "float": "1"}, {"dict": [1]}, {"complex": []}]
+    "found",
+    [
+        {},
+        {"eval": "1"},
+        {"int": 3},
+        [1],
+        3,
+        {"int": "1", "float": "1"},
+        {"dict": [1]},
+        {"complex": []},
+        {"ratio": ["1", "0"]},
+    ],
 )
 def test_what_was_never_written_is_no_value(found):
     with pytest.raises(ValueError):
         made(found)
+
+
+def test_exact_numbers_equal_their_literals_as_they_do_in_python():
+    code = "from decimal import Decimal\nfrom fractions import Fraction\ndef f(x): return [Fraction(x, 2), Decimal(x)]"
+    assert verdict(code, "assert f(8) == [4, 8]", "assert f(1) == [0.5, 1]").score == 1
+    assert verdict(code, "assert f(8) == [4, 9]").score == 0
 
 
 def test_what_is_not_made_of_pythons_own_types_cannot_be_compared():

@@ -292,6 +292,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return {"complex": [value.real.hex(), value.imag.hex()]}
     if isinstance(value, bytes | bytearray):
         return {"bytes": bytes(value).hex()}
+    if type(value).__module__ in ("fractions", "decimal"):  # Fraction(8, 2) == 4, and Decimal("4") too
+        return {"ratio": [hex(part) for part in value.as_integer_ratio()]}
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
             return {kind.__name__: [plain(item, depth + 1) for item in value]}

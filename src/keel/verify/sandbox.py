@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def made(value: Any) -> Any:
         (kind, inner), *_ = value.items()
         try:
             return _MAKERS[kind](inner)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError("no value") from error
     raise ValueError("no value")
 
@@ -192,6 +193,7 @@ _MAKERS = {
     "int": lambda inner: int(inner, 16),
     "float": float.fromhex,
     "complex": lambda inner: complex(float.fromhex(inner[0]), float.fromhex(inner[1])),
+    "ratio": lambda inner: Fraction(int(inner[0], 16), int(inner[1], 16)),
     "bytes": bytes.fromhex,
     "list": _items,
     "tuple": lambda inner: tuple(_items(inner)),
