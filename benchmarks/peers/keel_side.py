@@ -20,7 +20,7 @@ from keel.algorithms.preference import PairPreference
 from keel.algorithms.reward import RewardModelling
 from keel.algorithms.settings import DPOConfig, GRPOConfig, KLConfig, PairLossConfig, PPOConfig, RLOOConfig
 from keel.algorithms.sft import SFT
-from keel.batch.collate import EncodedPair, EncodedResponse
+from keel.batch.collate import EncodedPair, EncodedResponse, pair_batch
 from keel.core.events import EventLog
 from keel.core.progress import Silent
 from keel.core.seed import derive
@@ -34,9 +34,9 @@ from keel.models.settings import LoraConfig, ModelConfig
 from keel.stages.cast import AlignTask
 from keel.stages.context import Run, StageContext
 from keel.stages.learner import Learner
-from keel.stages.pairs import drawn, pair_batches
+from keel.stages.pairs import PairSet, drawn, pair_batches
 from keel.stages.policy import PolicyFiles
-from keel.stages.prefer import Referred, sequence_logprobs
+from keel.stages.referred import sequence_logprobs
 from keel.stages.sections.rl import RLConfig
 from keel.stages.sections.sft import SFTConfig
 from keel.stages.sft import training_batches
@@ -159,11 +159,12 @@ def dpo(job: Job, folder: Path) -> tuple[Meter, float, int]:
     """The reference speaks before the clock starts, as TRL's does with `precompute_ref_log_probs`."""
     pairs, steps, tokens = pairs_of(job)
     policy: nn.Module = load_causal_lm(job.model, job.dtype, device=job.device)
-    referred = Referred(pairs=pairs, said=sequence_logprobs(policy, pairs, job.micro_batch_tokens))
+    said = sequence_logprobs(policy, pair_batch(pairs), job.micro_batch_tokens)
     if settings := lora(job):
         policy = add_lora(policy, settings)
     order = drawn(len(pairs), job.batch, derive(job.seed, "prefer"), 0, job.total)
-    source = (referred.batch(chosen) for chosen in order)
+    records = PairSet(records=(), pairs=pairs)
+    source = (records.batch(chosen, said) for chosen in order)
     meter = train(job, folder, source, PairPreference(policy, DPOConfig()), policy, tokens)
     shape = Shape.of(transformer(policy))
     return meter, training_flops(job, shape, steps[job.warmup :], scored=True), max(tokens)

@@ -64,7 +64,7 @@ def test_version_and_settings_do_not_load_torch():
     ("arguments", "said"),
     [
         (["rum"], "keel: 'rum' is not a command. Did you mean 'run'? See keel --help."),
-        (["xyzzy"], "keel: 'xyzzy' is not a command. Known: demo, run, sft"),
+        (["xyzzy"], "keel: 'xyzzy' is not a command. Known: demo, advise, run, sft"),
         (["data", "shwo"], "keel: 'shwo' is not a command. Did you mean 'show'? See keel data --help."),
         (["run"], "the following arguments are required: RECIPE. See keel run --help."),
         (["run", "r.yaml", "--outt", "x"], "--outt is not an option of keel run. Did you mean '--out'?"),

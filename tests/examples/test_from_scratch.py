@@ -283,7 +283,7 @@ def test_the_first_ppo_gradient_is_that_of_reinforce(policy):
         (lambda: grpo.main(iterations=40), lambda scores: scores[1] > scores[0] + 0.8),
         (lambda: dpo.main(steps=150), lambda distances: distances[1] < 0.02 < 0.5 < distances[0]),
         (lambda: ipo.main(steps=120), lambda distances: distances[1] < 0.005 < 0.2 < distances[0]),
-        (lambda: simpo.main(steps=180), lambda distances: distances[1] < 0.01 < 0.4 < distances[0]),
+        (lambda: simpo.main(steps=300), lambda distances: distances[1] < 0.01 < 0.4 < distances[0]),
         (lambda: orpo.main(steps=100), lambda rewards: rewards[0] < rewards[1] < rewards[2] - 0.05),
         (lambda: kto.main(steps=120), lambda unwanted: unwanted[1] < 0.15 < 0.6 < unwanted[0]),
     ],

@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 from helpers.recipes import Workplace
 
-from keel.stages import align
+from keel.stages import learner
 from keel.train.signals import signals
 
 # What a plain reward model and single samples cannot give.
@@ -52,6 +52,6 @@ def test_the_policy_has_the_same_bits_without_signals(place, ran):
     def few(judged, coverage):
         return {name: value for name, value in signals(judged, coverage).items() if name in kept}
 
-    with patch.object(align, "signals", few):
+    with patch.object(learner, "signals", few):
         blind = place.run(to="blind", evaluate=None, sft=None, reward={"best_of": 0})
     assert blind.artifact("ppo").id == ran.artifact("ppo").id
