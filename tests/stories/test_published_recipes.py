@@ -104,3 +104,8 @@ def test_one_word_switches_the_method_of_the_online_recipe(method, stage, place)
     stages = run(ONLINE, "run", *SHORT, settings=(f"method={method}",))
     assert stage in stages
     assert "evaluate" in stages
+
+
+def test_ppo_is_followed_by_dpo_on_fresh_pairs(place):
+    stages = run(FOLDER / "ppo-then-dpo.yaml", "run", *SHORT)
+    assert {"sft", "reward", "ppo", "prefer", "evaluate"} <= stages.keys()
