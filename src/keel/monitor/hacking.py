@@ -242,8 +242,8 @@ def reward_bias(history: History, thresholds: Thresholds = DEFAULT) -> Verdict:
     if gain < BEYOND_CHANCE:
         level, sure = "ok", 0.0
     text = (
-        f"{row['bias_verdicts']} verdicts of judges are told better by {gain:.1f} nats once the form of the texts has "
-        f"a price ({row['bias_words']})"
+        f"In {row['bias_verdicts']} verdicts judges weigh what the score does not ({row['bias_words']}; "
+        f"{gain:.1f} nats better told)"
     )
     if level == "ok":
         return Verdict("ok", rule, f"{text}.", figures)
